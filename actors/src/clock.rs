@@ -1,0 +1,126 @@
+//! The clock port. Nothing that decides or evolves reads it: time arrives with the command or the event.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A moment in UTC, to the millisecond: what an event can store is what everybody sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// From milliseconds since 1970. What lies outside the years RFC 3339 can write (0000 to 9999) becomes the nearest
+    /// moment inside.
+    pub fn from_millis(millis: i64) -> Self {
+        Self(millis.clamp(-62_167_219_200_000, 253_402_207_200_000))
+    }
+
+    /// Milliseconds since 1970.
+    pub fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// This moment plus `duration`.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self::from_millis(self.0.saturating_add(millis))
+    }
+
+    /// How long it is from `earlier` to this moment; zero when `earlier` is not earlier.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let moment = jiff::Timestamp::from_millisecond(self.0).map_err(|_| fmt::Error)?;
+        write!(f, "{moment:.3}")
+    }
+}
+
+/// The text is not an RFC 3339 date and time.
+#[derive(Debug, thiserror::Error)]
+#[error("not an RFC 3339 date and time such as 2026-11-23T08:00:00.000Z")]
+pub struct NotATimestamp;
+
+impl FromStr for Timestamp {
+    type Err = NotATimestamp;
+
+    /// Any RFC 3339 date and time; what is finer than a millisecond is cut off.
+    fn from_str(text: &str) -> Result<Self, NotATimestamp> {
+        let moment: jiff::Timestamp = text.parse().map_err(|_| NotATimestamp)?;
+        Ok(Self::from_millis(moment.as_millisecond()))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Where the time comes from. It may jump; order is never taken from it.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// The present moment.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's clock.
+#[derive(Debug)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
+    }
+}
+
+/// A clock that moves with tokio's, so that with tokio's clock paused a day passes in a moment.
+#[derive(Debug)]
+pub struct TokioClock {
+    base: Timestamp,
+    started: tokio::time::Instant,
+}
+
+impl TokioClock {
+    /// A clock that shows `base` now. To be made inside the runtime whose time it follows.
+    pub fn starting_at(base: Timestamp) -> Self {
+        Self { base, started: tokio::time::Instant::now() }
+    }
+}
+
+impl Clock for TokioClock {
+    fn now(&self) -> Timestamp {
+        self.base.after(self.started.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_written_as_the_contract_writes_it() {
+        let moment: Timestamp = "2026-11-23T09:00:00+01:00".parse().expect("RFC 3339");
+        assert_eq!(moment.to_string(), "2026-11-23T08:00:00.000Z");
+    }
+
+    #[test]
+    fn every_moment_it_can_hold_can_be_written_and_read_again() {
+        for millis in [i64::MIN, -1, 0, 1_795_000_000_123, i64::MAX] {
+            let moment = Timestamp::from_millis(millis);
+            assert_eq!(moment.to_string().parse::<Timestamp>().expect("own text"), moment);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! An event with its envelope: CloudEvents 1.0, structured JSON.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::commit::Origin;
+use crate::order::{OrderId, Version};
+
+/// The media type of an envelope.
+pub const MEDIA_TYPE: &str = "application/cloudevents+json";
+
+/// Which event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EventId(pub Uuid);
+
+impl EventId {
+    /// A new one.
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An event as it is sent, with its data as first written. Serialises as the contract's CloudEvents JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(into = "CloudEvent", try_from = "CloudEvent")]
+pub struct Envelope {
+    /// Which event.
+    pub id: EventId,
+    /// Of which order.
+    pub order: OrderId,
+    /// Its number within the order.
+    pub version: Version,
+    /// `order.created` and so on.
+    pub event_type: String,
+    /// Of which schema its data is.
+    pub schema_version: u32,
+    /// When it was decided.
+    pub recorded_at: Timestamp,
+    /// Who caused it.
+    pub origin: Origin,
+    /// The data, exactly as first written.
+    pub data: Box<RawValue>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct CloudEvent {
+    specversion: Cow<'static, str>,
+    id: EventId,
+    source: Cow<'static, str>,
+    #[serde(rename = "type")]
+    event_type: String,
+    subject: OrderId,
+    time: Timestamp,
+    datacontenttype: Cow<'static, str>,
+    orderversion: Version,
+    schemaversion: u32,
+    correlationid: String,
+    causationid: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
+    authtype: Cow<'static, str>,
+    authid: Cow<'static, str>,
+    data: Box<RawValue>,
+}
+
+/// The envelope is not one of ours.
+#[derive(Debug, thiserror::Error)]
+#[error("specversion must be 1.0 and source /orders")]
+struct NotOurs;
+
+impl From<Envelope> for CloudEvent {
+    fn from(event: Envelope) -> Self {
+        Self {
+            specversion: Cow::Borrowed("1.0"),
+            id: event.id,
+            source: Cow::Borrowed("/orders"),
+            event_type: event.event_type,
+            subject: event.order,
+            time: event.recorded_at,
+            datacontenttype: Cow::Borrowed("application/json"),
+            orderversion: event.version,
+            schemaversion: event.schema_version,
+            correlationid: event.origin.correlation_id,
+            causationid: event.origin.causation_id,
+            traceparent: event.origin.traceparent,
+            authtype: event.origin.authtype,
+            authid: event.origin.authid,
+            data: event.data,
+        }
+    }
+}
+
+impl TryFrom<CloudEvent> for Envelope {
+    type Error = NotOurs;
+
+    fn try_from(event: CloudEvent) -> Result<Self, NotOurs> {
+        if event.specversion != "1.0" || event.source != "/orders" {
+            return Err(NotOurs);
+        }
+        Ok(Self {
+            id: event.id,
+            order: event.subject,
+            version: event.orderversion,
+            event_type: event.event_type,
+            schema_version: event.schemaversion,
+            recorded_at: event.time,
+            origin: Origin {
+                correlation_id: event.correlationid,
+                causation_id: event.causationid,
+                traceparent: event.traceparent,
+                authtype: event.authtype,
+                authid: event.authid,
+            },
+            data: event.data,
+        })
+    }
+}

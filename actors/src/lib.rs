@@ -1,0 +1,23 @@
+//! What docket does: orders that decide, a journal that makes them durable, a log that never skips an event,
+//! subscribers that apply each one once, and supervisors that restart whatever fails.
+//!
+//! Nothing in here knows HTTP, SQLite, MongoDB or RabbitMQ. What the outside must provide is a port, a trait that says
+//! what is true after a crash; the root package holds the adapters and wires them.
+//!
+//! The modules stand in the order in which an order travels.
+
+pub mod clock;
+pub mod money;
+
+pub mod order;
+
+pub mod event;
+
+pub mod commit;
+
+pub mod event_store;
+
+pub mod snapshots;
+
+pub mod history;
+pub mod log;
