@@ -96,6 +96,15 @@ impl Origin {
     }
 }
 
+/// An idempotency key as it is kept, with what the command under it said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// The key.
+    pub hash: KeyHash,
+    /// What the command said.
+    pub fingerprint: Fingerprint,
+}
+
 /// SHA-256 of an idempotency key, its first 16 bytes: keys may be personal, so only their hash is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -171,11 +180,9 @@ impl StreamEnd {
 /// One command's part of a commit: who sent it, and the events it brought about.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Part {
-    /// The hash of its idempotency key, when it had one.
+    /// Its idempotency key, when it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<KeyHash>,
-    /// What it said.
-    pub fingerprint: Fingerprint,
+    pub key: Option<Key>,
     /// Who sent it. `causation_id` of a command from outside is its own id.
     pub origin: Origin,
     /// Its events, at least one.
