@@ -1,1 +1,3 @@
+//! What docket runs on: the adapters of the ports in `actors`, and the process around them.
 
+pub mod sqlite;

@@ -18,8 +18,9 @@ pub trait EventStore: Send + Sync {
     /// commit again is harmless and says `Written` again. Once the future is dropped the outcomes are unknown.
     async fn append(&self, group: Group) -> Vec<Appended>;
 
-    /// At most `limit` commits of an order, in version order, whole: the first is the one that holds version `from`
-    /// (the one with the greatest key that is not beyond it). Only what is durable is seen.
+    /// Commits of an order, in version order, whole, at most `limit` of them; fewer when they are large: only an empty
+    /// answer says that there is none. The first is the one with the greatest key that is not beyond version `from`: it
+    /// holds that version, or is the order's last. Only what is durable is seen.
     async fn read(&self, order: OrderId, from: Version, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError>;
 
     /// Whether nothing newer than `end` is stored. Linearizable: a commit that was acknowledged before the call to

@@ -24,8 +24,9 @@ pub trait Log: Send + Sync {
     /// copied), or its commit is absent or elsewhere. The follower must [`Log::scan`].
     async fn follow(&self, from: From) -> Result<Box<dyn Follow>, LogError>;
 
-    /// At most `limit` commits, order by order, with a key greater than `after` (all: `None`). Every commit that was
-    /// stored when the scan began is met; one stored meanwhile may or may not be.
+    /// Commits, order by order, with a key greater than `after` (all: `None`), at most `limit` of them; fewer when they
+    /// are large: only an empty answer is the end. Every commit that was stored when the scan began is met; one stored
+    /// meanwhile may or may not be.
     async fn scan(&self, after: Option<CommitKey>, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError>;
 
     /// As [`crate::event_store::EventStore::read`].
