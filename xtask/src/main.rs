@@ -1,1 +1,32 @@
-fn main() {}
+//! The project's own commands: `cargo xtask test`, `cargo xtask bench`. They say what they do, install what is missing,
+//! and end with the command that repeats whatever failed. Nothing of docket depends on them, nor they on its code: they
+//! use what is built from outside, as everybody else does.
+
+mod steps;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+enum Xtask {
+    /// Everything that must hold: format, lints, licences, tests, the API against its description.
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Xtask::parse() {
+        Xtask::Test(options) => test::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("\n{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The programs that the steps need beside the Rust toolchain. Each is pinned, said aloud before it is installed, and
+//! kept outside the clone, so that the next clone finds it. Nothing that runs by itself is installed or started.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::steps::{Failure, run, succeeds};
+
+const CARGO_DENY: &str = "cargo-deny@0.20.2";
+
+/// The installed programs.
+pub(crate) struct Tools {
+    /// Licences, bans, sources.
+    pub(crate) cargo_deny: PathBuf,
+}
+
+impl Tools {
+    /// Installs what is missing. Two runs at once wait for each other.
+    pub(crate) fn install() -> Result<Self, Failure> {
+        let folder = folder()?;
+        fs::create_dir_all(&folder).map_err(|error| cannot_use(&folder, error))?;
+        let lock = folder.join("lock");
+        let locked = File::create(&lock).and_then(|file| file.lock().map(|()| file));
+        let locked = locked.map_err(|error| cannot_use(&lock, error))?;
+        let tools = Self { cargo_deny: cargo_deny(&folder)? };
+        drop(locked);
+        Ok(tools)
+    }
+}
+
+/// What rustup's default profile brings; a minimal one does not.
+pub(crate) fn check_toolchain() -> Result<(), Failure> {
+    run("toolchain", Command::new("rustc").arg("--version"))?;
+    for part in ["fmt", "clippy"] {
+        if !succeeds(Command::new("cargo").args([part, "--version"])) {
+            return Err(Failure::new("toolchain", "no rustfmt or clippy; run: rustup component add rustfmt clippy"));
+        }
+    }
+    Ok(())
+}
+
+fn cargo_deny(folder: &Path) -> Result<PathBuf, Failure> {
+    let home = folder.join("cargo-deny");
+    once(&home, CARGO_DENY, || {
+        println!("missing: {CARGO_DENY}; compiling it from crates.io, once, some minutes");
+        // Optimised a little: it compiles in half the time, and its work is small.
+        run(
+            "tools",
+            Command::new("cargo")
+                .args(["install", "--locked", "--debug", "--quiet", CARGO_DENY, "--root"])
+                .arg(&home)
+                .env("CARGO_TARGET_DIR", home.join("target"))
+                .env("CARGO_PROFILE_DEV_DEBUG", "0")
+                .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1"),
+        )?;
+        fs::remove_dir_all(home.join("target")).map_err(|error| cannot_use(&home, error))
+    })?;
+    Ok(home.join("bin/cargo-deny"))
+}
+
+/// Does `install` into `home` unless that was done before, by the same `recipe`. What was broken off is begun anew.
+fn once(home: &Path, recipe: &str, install: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    let complete = home.join("complete");
+    if fs::read_to_string(&complete).is_ok_and(|done| done == recipe) {
+        println!("{}", home.display());
+        return Ok(());
+    }
+    match fs::remove_dir_all(home) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cannot_use(home, error)),
+        Ok(()) | Err(_) => {}
+    }
+    install()?;
+    fs::write(&complete, recipe).map_err(|error| cannot_use(&complete, error))
+}
+
+/// Where the programs are kept.
+fn folder() -> Result<PathBuf, Failure> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    let cache = cache.ok_or_else(|| Failure::new("tools", "set HOME: tools are kept in ~/.cache/docket/tools"))?;
+    Ok(cache.join("docket/tools"))
+}
+
+fn cannot_use(path: &Path, error: io::Error) -> Failure {
+    Failure::new("tools", format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_broken_off_or_is_another_version_is_begun_anew() {
+        let home = std::env::temp_dir().join(format!("docket-xtask-once-{}", std::process::id()));
+        let broken_off = once(&home, "a@1", || {
+            fs::create_dir_all(&home).map_err(|error| cannot_use(&home, error))?;
+            fs::write(home.join("half"), "").map_err(|error| cannot_use(&home, error))?;
+            Err(Failure::new("install", "no network"))
+        });
+        assert!(broken_off.is_err());
+
+        let mut installed = 0;
+        for recipe in ["a@1", "a@1", "a@2"] {
+            once(&home, recipe, || {
+                installed += 1;
+                assert!(!home.join("half").exists());
+                fs::create_dir_all(&home).map_err(|error| cannot_use(&home, error))
+            })
+            .expect("installed");
+        }
+        fs::remove_dir_all(&home).expect("removed");
+        assert_eq!(installed, 2);
+    }
+}
