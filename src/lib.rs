@@ -1,3 +1,5 @@
 //! What docket runs on: the adapters of the ports in `actors`, and the process around them.
 
+pub mod config;
 pub mod sqlite;
+pub mod telemetry;

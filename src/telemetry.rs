@@ -1,0 +1,76 @@
+//! Log lines: text for people or JSON for machines, on standard error, and what is said at the start.
+//!
+//! Fields have the same names everywhere: `order.id`, `event.id`, `correlation.id`, `authid`. A failure is logged once,
+//! where it is handled: `error` is for the person on call, `warn` for what repaired itself, `debug` for each request.
+
+use std::net::SocketAddr;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+
+use crate::config::{Log, LogFormat};
+
+/// The filter of `log.level`: a level, or directives such as `info,docket::http=debug`. The web server's own lines are
+/// kept for the levels at which somebody looks for them.
+///
+/// # Errors
+/// When the text is neither.
+pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().parse(format!("actix_server=warn,{level}"))
+}
+
+/// Begins to write log lines. To be called once, before anything is started.
+///
+/// # Errors
+/// When `log.level` is wrong, or somebody began already.
+pub fn start(log: &Log) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let lines = tracing_subscriber::fmt().with_env_filter(filter(&log.level)?).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
+    }
+}
+
+/// What a docket says about itself once it serves.
+#[derive(Clone, Debug)]
+pub struct StartUp {
+    /// Where events are kept, such as `SQLite in data/orders.sqlite, on disk at each commit`.
+    pub store: String,
+    /// How events travel, such as `none: subscribers follow the log`.
+    pub broker: String,
+    /// Their names.
+    pub subscribers: Vec<String>,
+    /// Where callers are served, with the real port.
+    pub http: SocketAddr,
+    /// Where operators are served, with the real port.
+    pub ops: SocketAddr,
+    /// Whoever reaches the addresses may do everything.
+    pub open: bool,
+    /// What is not durable, not reachable or not there, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl StartUp {
+    /// Writes the lines. The one with the message `serving` comes last and has the addresses as `http.address` and
+    /// `ops.address`: whoever started a docket on port 0 reads them there.
+    pub fn log(&self) {
+        tracing::info!("store: {}", self.store);
+        tracing::info!("broker: {}", self.broker);
+        tracing::info!("subscribers: {}", or_none(&self.subscribers));
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+        if self.open {
+            tracing::warn!("auth.open = true: whoever reaches {} or {} may do everything", self.http, self.ops);
+        }
+        tracing::info!(
+            http.address = %self.http,
+            ops.address = %self.ops,
+            "serving"
+        );
+    }
+}
+
+fn or_none(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
