@@ -21,3 +21,7 @@ pub mod snapshots;
 
 pub mod history;
 pub mod log;
+
+pub mod inbox;
+pub mod mailer;
+pub mod subscriber;

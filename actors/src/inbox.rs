@@ -1,0 +1,524 @@
+//! The inbox port: a subscriber's own store. Its documents, one inbox row an order, the effects it has to perform and
+//! its position in the log are written together, in transactions that are conditional on every row they touch.
+//!
+//! It is the only truth about how far a subscriber has come with an order. What is not in it has not happened; nothing
+//! here reads the order service's store.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::commit::{CommitKey, Origin};
+use crate::event::EventId;
+use crate::log::Position;
+use crate::order::{OrderId, Version};
+
+/// Longest error text that is kept, in characters.
+pub const ERROR_CHARS_MAX: usize = 2_000;
+
+/// Where a subscriber keeps what it knows. Adapters: `sqlite/inbox.rs`, `mongo/inbox.rs`.
+///
+/// After a crash the store is as some transaction left it: documents, rows, effects and position always belong
+/// together. Whether the newest transactions survive a power failure is the adapter's to say; the log brings again what
+/// they held, because the position is lost with them.
+#[async_trait]
+pub trait Inbox: Send + Sync {
+    /// Begins a new term and says what is stored. Transactions of earlier terms are refused from now on, also those
+    /// that are still under way.
+    async fn begin(&self) -> Result<Begun, InboxError>;
+
+    /// The rows of these orders. An order without a row is not in the answer ([`Row::new`]).
+    async fn rows(&self, generation: Generation, orders: Vec<OrderId>) -> Result<Vec<Row>, InboxError>;
+
+    /// At most `limit` rows whose lane for `work` is not ready and is to be tried again at `until` or earlier, those
+    /// that have waited longest first.
+    async fn due(
+        &self,
+        generation: Generation,
+        work: Work,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Row>, InboxError>;
+
+    /// When the next lane for `work` is to be tried again, if there is one.
+    async fn next_due(&self, generation: Generation, work: Work) -> Result<Option<Timestamp>, InboxError>;
+
+    /// The documents under these keys, in their order; `None` where there is none.
+    async fn documents(&self, generation: Generation, keys: Vec<DocumentKey>) -> Result<Vec<Option<Body>>, InboxError>;
+
+    /// Writes everything in the transaction or nothing. The rows are compared with what they were when read; where one
+    /// differs, nothing is written and the answer names the orders.
+    ///
+    /// After [`InboxError::Unknown`] (and after the future was dropped) the transaction may be stored, may come to be
+    /// stored later, or may be lost: committing the same one again gives a definite answer, as [`Committed::Written`],
+    /// or as [`Committed::Fenced`] with rows that carry this transaction's id.
+    async fn commit(&self, transaction: Arc<Transaction>) -> Result<Committed, InboxError>;
+
+    /// At most `limit` effects that have no outcome and were recorded behind `after`, in the order of their recording.
+    async fn waiting(&self, after: EffectNumber, limit: usize) -> Result<Vec<RecordedEffect>, InboxError>;
+
+    /// At most `limit` of an order's effects, in their order.
+    async fn effects(&self, order: OrderId, which: Which, limit: usize) -> Result<Vec<RecordedEffect>, InboxError>;
+
+    /// Whether the subscriber is to rest. Kept over restarts; obeyed at [`Inbox::begin`] and by whoever is told.
+    async fn set_paused(&self, paused: bool) -> Result<(), InboxError>;
+}
+
+/// Which of two things a lane does, each with its own state: handling events, and performing what they asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// Handling events: [`Row::applying`].
+    Applying,
+    /// Performing effects: [`Row::performing`].
+    Performing,
+}
+
+/// Which effects of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All.
+    All,
+    /// Those without an outcome.
+    Waiting,
+}
+
+/// Counts those who have worked on an inbox, one after another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Term(pub u64);
+
+/// Which edition of a subscriber's rows and documents: a rebuild makes the next one beside the present one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(pub u32);
+
+/// Which transaction. Rows carry the id of the one that wrote them last, so that a writer recognises its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TransactionId(pub Uuid);
+
+impl TransactionId {
+    /// A new one.
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+/// What [`Inbox::begin`] found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Begun {
+    /// The new term.
+    pub term: Term,
+    /// The present generation.
+    pub generation: Generation,
+    /// How far the log was followed; `None` for a subscriber that has never begun.
+    pub progress: Option<Progress>,
+    /// Whether the subscriber is to rest.
+    pub paused: bool,
+    /// What the rows add up to.
+    pub totals: Totals,
+}
+
+/// Sums over all rows of the present generation, for the figures that operators see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Events seen and not yet applied.
+    pub behind: u64,
+    /// Lanes whose applying is not ready.
+    pub lanes_held: u64,
+    /// Effects without an outcome.
+    pub effects_waiting: u64,
+}
+
+/// How far a subscriber has followed the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    /// Everything before this place is applied, or its row says that it is seen.
+    pub position: Position,
+    /// The scan that brings what was before the position when that was taken; `None` when all of it is seen.
+    pub catching_up: Option<CatchingUp>,
+}
+
+/// A scan under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CatchingUp {
+    /// Everything up to this key is seen; `None`: nothing yet.
+    pub after: Option<CommitKey>,
+}
+
+/// The whole truth about an order's lane.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The order.
+    pub order: OrderId,
+    /// The version of the last event that is in the documents.
+    pub applied: Version,
+    /// The id of that event: another event at that version means that somebody restored a backup.
+    pub applied_event: Option<EventId>,
+    /// The highest version that this subscriber knows to exist. Equal to `applied` when `applying` is ready.
+    pub seen: Version,
+    /// Every effect of the events up to this version has its outcome.
+    pub performed: Version,
+    /// Effects without an outcome.
+    pub effects_waiting: u32,
+    /// The lane's state for handling events.
+    pub applying: Lane,
+    /// The lane's state for performing effects.
+    pub performing: Lane,
+    /// The transaction that wrote the row last; `None` while it is not stored.
+    pub written_by: Option<TransactionId>,
+}
+
+impl Row {
+    /// The row of an order that this subscriber has not met.
+    pub fn new(order: OrderId) -> Self {
+        Self {
+            order,
+            applied: Version::NONE,
+            applied_event: None,
+            seen: Version::NONE,
+            performed: Version::NONE,
+            effects_waiting: 0,
+            applying: Lane::Ready,
+            performing: Lane::Ready,
+            written_by: None,
+        }
+    }
+
+    /// Events seen and not yet applied.
+    pub fn behind(&self) -> u64 {
+        u64::from(self.seen.0.saturating_sub(self.applied.0))
+    }
+}
+
+/// Whether a lane takes the next thing as it comes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Lane {
+    /// It does.
+    Ready,
+    /// It does not: what comes only raises *seen* (or waits among the recorded effects), so that nothing overtakes.
+    Held(Box<Hold>),
+}
+
+impl Lane {
+    /// Whether it takes the next thing as it comes.
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Self::Ready => true,
+            Self::Held(_) => false,
+        }
+    }
+
+    /// Why it is held, when it is.
+    pub fn hold(&self) -> Option<&Hold> {
+        match self {
+            Self::Ready => None,
+            Self::Held(hold) => Some(hold),
+        }
+    }
+}
+
+/// Why a lane is not ready, and what comes next.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hold {
+    /// Why.
+    pub state: HoldState,
+    /// How often the thing at its head has failed.
+    pub attempts: u32,
+    /// When it is tried again; `None`: not by itself.
+    pub next_attempt_at: Option<Timestamp>,
+    /// How it failed last.
+    pub failure: Option<Failure>,
+}
+
+/// Why a lane is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldState {
+    /// What is at its head failed, and is tried again.
+    Retrying,
+    /// Something was seen beyond the next event: the log is asked for what is between.
+    Gap,
+    /// What is at its head failed too often: somebody must decide.
+    Dead,
+    /// What is at its head cannot be read by this docket: a newer one may.
+    Undecodable,
+    /// Another event is in the place of one that was applied: somebody restored a backup of the event store.
+    Conflicting,
+}
+
+impl HoldState {
+    /// As it is stored and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Retrying => "retrying",
+            Self::Gap => "gap",
+            Self::Dead => "dead",
+            Self::Undecodable => "undecodable",
+            Self::Conflicting => "conflicting",
+        }
+    }
+
+    /// The state with that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Retrying, Self::Gap, Self::Dead, Self::Undecodable, Self::Conflicting]
+            .into_iter()
+            .find(|state| state.name() == name)
+    }
+}
+
+/// How a handler or an effect failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[error("{text}")]
+pub struct Failure {
+    /// What kind of failure: decides what happens next.
+    pub kind: FailureKind,
+    /// For the operator: never shown to a REST caller. At most [`ERROR_CHARS_MAX`] characters.
+    pub text: Cow<'static, str>,
+}
+
+/// What to expect of another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// It may succeed.
+    Transient,
+    /// It will fail as long as handler and event are what they are.
+    Permanent,
+    /// Nothing will succeed until something that all orders need is back: the subscriber waits and probes.
+    DependencyDown,
+}
+
+impl FailureKind {
+    /// As it is stored and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Permanent => "permanent",
+            Self::DependencyDown => "dependency_down",
+        }
+    }
+
+    /// The kind with that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Transient, Self::Permanent, Self::DependencyDown].into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+impl Failure {
+    /// Another attempt may succeed.
+    pub fn transient(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::of(FailureKind::Transient, text)
+    }
+
+    /// Another attempt will fail as well.
+    pub fn permanent(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::of(FailureKind::Permanent, text)
+    }
+
+    /// Something that every order needs is away.
+    pub fn dependency_down(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::of(FailureKind::DependencyDown, text)
+    }
+
+    fn of(kind: FailureKind, text: impl Into<Cow<'static, str>>) -> Self {
+        let text = text.into();
+        match text.char_indices().nth(ERROR_CHARS_MAX) {
+            None => Self { kind, text },
+            Some((end, _)) => Self { kind, text: Cow::Owned(text[..end].to_owned()) },
+        }
+    }
+}
+
+/// Where a document is kept: a collection of the subscriber's own, and an id in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DocumentKey {
+    /// Which collection: a permanent name.
+    pub collection: Cow<'static, str>,
+    /// Which document in it.
+    pub id: String,
+}
+
+/// A document as stored: JSON.
+pub type Body = Arc<str>;
+
+/// What a transaction does with a document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DocumentWrite {
+    /// Which document.
+    pub key: DocumentKey,
+    /// What it is afterwards; `None`: it is deleted.
+    pub body: Option<Body>,
+}
+
+/// A row as it was read and as it shall be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowWrite {
+    /// The transaction that had written the row when it was read: the fence. `None`: there must be none.
+    pub was_written_by: Option<TransactionId>,
+    /// The row as it shall be, `written_by` being this transaction.
+    pub row: Row,
+}
+
+/// Everything a subscriber writes at once.
+#[derive(Clone, Debug)]
+pub struct Transaction {
+    /// Which one.
+    pub id: TransactionId,
+    /// Refused as [`Committed::Superseded`] unless it is the present term.
+    pub term: Term,
+    /// The generation that rows and documents belong to: refused likewise unless it is one that is being written.
+    pub generation: Generation,
+    /// The rows, each order at most once.
+    pub rows: Vec<RowWrite>,
+    /// The documents, each key at most once.
+    pub documents: Vec<DocumentWrite>,
+    /// Effects to be performed after it.
+    pub effects: Vec<NewEffect>,
+    /// Effects that were performed before it.
+    pub outcomes: Vec<EffectOutcome>,
+    /// How far the log is followed afterwards; `None`: as before.
+    pub progress: Option<Progress>,
+}
+
+impl Transaction {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+            && self.documents.is_empty()
+            && self.effects.is_empty()
+            && self.outcomes.is_empty()
+            && self.progress.is_none()
+    }
+}
+
+/// A definite answer to [`Inbox::commit`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Committed {
+    /// Everything is stored.
+    Written,
+    /// Nothing was stored by this call: the rows of these orders are not as they were read.
+    Fenced(Vec<OrderId>),
+    /// Nothing was stored: somebody else began a later term, or the generation is not being written.
+    Superseded,
+}
+
+/// The place of an effect in the order of all recordings of a subscriber.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EffectNumber(pub u64);
+
+/// Which effect, for ever: the same when it is performed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EffectId {
+    /// The event that asked for it.
+    pub event: EventId,
+    /// Its place among the effects of that event, from 0.
+    pub index: u32,
+}
+
+impl fmt::Display for EffectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.event, self.index)
+    }
+}
+
+/// Something to do in the outside world.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewEffect {
+    /// Which one.
+    pub id: EffectId,
+    /// Of which order.
+    pub order: OrderId,
+    /// The version of the event that asked for it.
+    pub version: Version,
+    /// Whether it is the last one of its event.
+    pub last_of_event: bool,
+    /// When that event was recorded.
+    pub recorded_at: Timestamp,
+    /// Who caused that event.
+    pub origin: Origin,
+    /// What to do: JSON of the subscriber's own.
+    pub body: Body,
+}
+
+/// An effect as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordedEffect {
+    /// Its place.
+    pub number: EffectNumber,
+    /// What it is.
+    pub effect: NewEffect,
+    /// What became of it; `None` while it waits.
+    pub outcome: Option<(Outcome, Timestamp)>,
+}
+
+/// What became of an effect, for a transaction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EffectOutcome {
+    /// Which one.
+    pub number: EffectNumber,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The final answer to an effect. A failure is none: it is tried again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Which answer.
+    pub kind: OutcomeKind,
+    /// What an operator wants to know besides: under which id, or why.
+    pub detail: String,
+}
+
+/// Which final answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeKind {
+    /// It was done.
+    Performed,
+    /// There was nothing to do.
+    Skipped,
+    /// The other side said no, for good.
+    Undeliverable,
+}
+
+impl OutcomeKind {
+    /// As it is stored and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Performed => "performed",
+            Self::Skipped => "skipped",
+            Self::Undeliverable => "undeliverable",
+        }
+    }
+
+    /// The kind with that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Performed, Self::Skipped, Self::Undeliverable].into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// Why the inbox did not do something.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum InboxError {
+    /// It cannot be reached. Nothing was written.
+    #[error("the subscriber's store is away: {0}")]
+    Away(String),
+    /// It has no room. Nothing was written.
+    #[error("the subscriber's store is full: {0}")]
+    Full(String),
+    /// Nobody knows whether the transaction is stored: see [`Inbox::commit`].
+    #[error("it is unknown whether the subscriber's store took a transaction: {0}")]
+    Unknown(String),
+    /// It holds something that it cannot have been given.
+    #[error("the subscriber's store is damaged: {0}")]
+    Damaged(String),
+}
