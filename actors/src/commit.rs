@@ -131,6 +131,13 @@ impl Fingerprint {
     }
 }
 
+impl Fingerprint {
+    /// Of a key, for those who recognise a command by its key alone.
+    pub fn of_key(key: &str) -> Self {
+        Self(hash16(&[b"key", key.as_bytes()]))
+    }
+}
+
 fn hash16(words: &[&[u8]]) -> Uuid {
     let mut hash = Sha256::new();
     for word in words {
@@ -283,6 +290,11 @@ impl Commit {
     /// Its commands, in the order in which they were decided.
     pub fn commands(&self) -> &[Part] {
         &self.head.commands
+    }
+
+    /// Whether one of its commands came with that idempotency key.
+    pub fn has_key(&self, key: KeyHash) -> bool {
+        self.head.commands.iter().any(|part| part.key.is_some_and(|used| used.hash == key))
     }
 
     /// Its events as the world sees them, in version order.

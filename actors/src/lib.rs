@@ -16,6 +16,7 @@ pub mod event;
 pub mod commit;
 
 pub mod event_store;
+pub mod journal;
 
 pub mod snapshots;
 

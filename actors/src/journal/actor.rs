@@ -1,0 +1,143 @@
+//! The journal as an actor: carries out what [`Journal`] wants done.
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{Action, Health, Journal, Limits, Said};
+use crate::commit::{Commit, CommitId};
+use crate::event_store::{Appended, EventStore};
+
+/// Please write this commit.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Append {
+    /// What to write.
+    pub commit: Arc<Commit>,
+    /// Who is told what became of it.
+    pub tell: Recipient<Told>,
+    /// Whether its order asked before and may have missed the answer.
+    pub again: bool,
+}
+
+/// What became of a commit.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Told {
+    /// Which commit.
+    pub commit: CommitId,
+    /// What became of it.
+    pub said: Said,
+}
+
+/// The journal's actor. Essential: without it nothing can be written.
+pub struct JournalActor {
+    journal: Journal<Recipient<Told>>,
+    store: Arc<dyn EventStore>,
+    health: watch::Sender<Health>,
+    alarm: Option<(Instant, SpawnHandle)>,
+    write_lost: bool,
+}
+
+impl JournalActor {
+    /// A journal in front of `store`, and where its health can be watched.
+    pub fn new(store: Arc<dyn EventStore>, limits: Limits) -> (Self, watch::Receiver<Health>) {
+        let (health, watched) = watch::channel(Health::default());
+        (Self { journal: Journal::new(limits), store, health, alarm: None, write_lost: false }, watched)
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action<Recipient<Told>>>, ctx: &mut Context<Self>) {
+        for action in actions {
+            match action {
+                Action::Write(group) => {
+                    let store = Arc::clone(&self.store);
+                    let write = async move { store.append(group).await }.into_actor(self);
+                    ctx.spawn(write.map(|outcomes: Vec<Appended>, actor, ctx| {
+                        let actions = actor.journal.wrote(outcomes, Instant::now());
+                        actor.carry_out(actions, ctx);
+                        actor.publish_health();
+                    }));
+                }
+                // One message an order is under way at most, so the order's mailbox has room; an order that is gone
+                // has nobody left to tell.
+                Action::Tell(order, commit, said) => drop(order.try_send(Told { commit, said })),
+            }
+        }
+        self.set_alarm(ctx);
+    }
+
+    fn publish_health(&self) {
+        let health = self.journal.health();
+        self.health.send_if_modified(|shown| {
+            let away_changed = shown.away != health.away;
+            if away_changed {
+                match &health.away {
+                    Some(reason) => tracing::warn!(reason, "the event store does not take writes"),
+                    None => tracing::info!("the event store takes writes again"),
+                }
+            }
+            let changed = *shown != health;
+            *shown = health;
+            changed
+        });
+    }
+
+    fn set_alarm(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        let due = self.journal.wake_at(now);
+        // An alarm that rings early only looks once more, so a later due time does not move it.
+        if let (Some(due), Some((set, _))) = (due, self.alarm)
+            && set <= due
+        {
+            return;
+        }
+        if let Some((_, handle)) = self.alarm.take() {
+            ctx.cancel_future(handle);
+        }
+        let Some(due) = due else { return };
+        let handle = ctx.run_later(due.saturating_duration_since(now), |actor, ctx| {
+            actor.alarm = None;
+            let actions = actor.journal.tick(Instant::now());
+            actor.carry_out(actions, ctx);
+            actor.publish_health();
+        });
+        self.alarm = Some((due, handle));
+    }
+}
+
+impl Actor for JournalActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        // The bounds are the admission's and `waiting_max`: an order must never find this mailbox closed to it.
+        ctx.set_mailbox_capacity(1 << 20);
+        if std::mem::take(&mut self.write_lost) {
+            let actions = self.journal.lost_write(Instant::now());
+            self.carry_out(actions, ctx);
+        }
+    }
+}
+
+impl Supervised for JournalActor {
+    fn restarting(&mut self, _: &mut Self::Context) {
+        // A restart drops the futures of the actor: the write that was under way will not report.
+        self.alarm = None;
+        self.write_lost = true;
+    }
+}
+
+impl Handler<Append> for JournalActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Append, ctx: &mut Self::Context) {
+        let Append { commit, tell, again } = message;
+        let now = Instant::now();
+        let actions = match again {
+            false => self.journal.append(commit, tell, now),
+            true => self.journal.append_again(commit, tell, now),
+        };
+        self.carry_out(actions, ctx);
+    }
+}
