@@ -1,5 +1,7 @@
 //! An event with its envelope: CloudEvents 1.0, structured JSON.
 
+pub mod upcaster;
+
 use std::borrow::Cow;
 use std::fmt;
 

@@ -6,6 +6,7 @@ pub mod command;
 pub mod directory;
 pub mod error;
 pub mod event;
+pub mod import;
 
 use std::fmt;
 use std::str::FromStr;

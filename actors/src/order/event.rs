@@ -1,11 +1,19 @@
-//! What happened to an order, in the newest schema of each event type.
+//! What happened to an order, in the newest schema of each event type, and how that is written and read again.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use strum::VariantArray;
 
+use crate::event::upcaster;
 use crate::money::{Amount, Currency};
 
+/// The schema version of the `order.created` that an import stores.
+pub const SCHEMA_OF_IMPORTS: u32 = 1;
+
 /// An event as `evolve` knows it. Older schemas become this by upcasting (`event::upcaster`), before anybody sees them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum OrderEvent {
     /// `order.created`, schema version 2.
@@ -63,6 +71,18 @@ pub struct Line {
     pub unit_price: Amount,
 }
 
+impl Line {
+    /// What the whole line costs; `None` beyond the largest amount.
+    pub fn amount(&self) -> Option<Amount> {
+        self.unit_price.checked_mul(self.quantity)
+    }
+}
+
+/// The sum of the lines; `None` beyond the largest amount.
+pub fn total_of(lines: &[Line]) -> Option<Amount> {
+    lines.iter().try_fold(Amount::ZERO, |sum, line| sum.checked_add(line.amount()?))
+}
+
 /// A whole line was taken away.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ItemRemoved {
@@ -108,32 +128,167 @@ pub struct Refunded {
     pub reason: String,
 }
 
-impl OrderEvent {
+/// Which kind of event, without what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, VariantArray)]
+pub enum EventKind {
+    /// The order was placed.
+    Created,
+    /// Something was added.
+    ItemAdded,
+    /// A line was taken away.
+    ItemRemoved,
+    /// The total was paid.
+    Paid,
+    /// It went to the carrier.
+    Shipped,
+    /// It arrived.
+    Delivered,
+    /// It was called off.
+    Cancelled,
+    /// Money was given back.
+    Refunded,
+}
+
+impl EventKind {
+    /// Every one there is.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+
+    /// The kind that is called so on the wire, when there is one.
+    pub fn of_type(event_type: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.event_type() == event_type)
+    }
+
     /// Its name on the wire.
-    pub fn event_type(&self) -> &'static str {
+    pub fn event_type(self) -> &'static str {
         match self {
-            Self::Created(_) => "order.created",
-            Self::ItemAdded(_) => "order.item_added",
-            Self::ItemRemoved(_) => "order.item_removed",
-            Self::Paid(_) => "order.paid",
-            Self::Shipped(_) => "order.shipped",
-            Self::Delivered(_) => "order.delivered",
-            Self::Cancelled(_) => "order.cancelled",
-            Self::Refunded(_) => "order.refunded",
+            Self::Created => "order.created",
+            Self::ItemAdded => "order.item_added",
+            Self::ItemRemoved => "order.item_removed",
+            Self::Paid => "order.paid",
+            Self::Shipped => "order.shipped",
+            Self::Delivered => "order.delivered",
+            Self::Cancelled => "order.cancelled",
+            Self::Refunded => "order.refunded",
         }
     }
 
-    /// The newest schema version of its type: the one this enum has.
-    pub fn schema_version(&self) -> u32 {
+    /// The newest schema version of its data: the one that [`OrderEvent`] has.
+    pub fn newest_schema(self) -> u32 {
         match self {
-            Self::Created(_) => 2,
-            Self::ItemAdded(_)
-            | Self::ItemRemoved(_)
-            | Self::Paid(_)
-            | Self::Shipped(_)
-            | Self::Delivered(_)
-            | Self::Cancelled(_)
-            | Self::Refunded(_) => 1,
+            Self::Created => 2,
+            Self::ItemAdded
+            | Self::ItemRemoved
+            | Self::Paid
+            | Self::Shipped
+            | Self::Delivered
+            | Self::Cancelled
+            | Self::Refunded => 1,
+        }
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.event_type())
+    }
+}
+
+impl OrderEvent {
+    /// Which kind it is.
+    pub fn kind(&self) -> EventKind {
+        match self {
+            Self::Created(_) => EventKind::Created,
+            Self::ItemAdded(_) => EventKind::ItemAdded,
+            Self::ItemRemoved(_) => EventKind::ItemRemoved,
+            Self::Paid(_) => EventKind::Paid,
+            Self::Shipped(_) => EventKind::Shipped,
+            Self::Delivered(_) => EventKind::Delivered,
+            Self::Cancelled(_) => EventKind::Cancelled,
+            Self::Refunded(_) => EventKind::Refunded,
+        }
+    }
+
+    /// Its name on the wire.
+    pub fn event_type(&self) -> &'static str {
+        self.kind().event_type()
+    }
+
+    /// Its data in the newest schema.
+    ///
+    /// # Errors
+    /// When it cannot be encoded.
+    pub fn encode(&self) -> Result<Box<RawValue>, serde_json::Error> {
+        to_raw_value(self)
+    }
+
+    /// The event that was written as `data` in any schema version up to the newest: older ones are upcast. Fields that
+    /// are not known are left out.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode(event_type: &str, schema_version: u32, data: &RawValue) -> Result<Self, DecodeError> {
+        let kind = EventKind::of_type(event_type)
+            .ok_or_else(|| DecodeError::UnknownType { event_type: event_type.to_owned() })?;
+        let newest = kind.newest_schema();
+        if schema_version > newest {
+            return Err(DecodeError::FromTheFuture { kind, schema_version, newest });
+        }
+        let unreadable = |reason| DecodeError::Unreadable { kind, schema_version, reason };
+        let data = upcaster::upcast(kind, schema_version, data).map_err(unreadable)?;
+        Self::read(kind, data.get()).map_err(|error| unreadable(error.to_string()))
+    }
+
+    fn read(kind: EventKind, data: &str) -> Result<Self, serde_json::Error> {
+        Ok(match kind {
+            EventKind::Created => Self::Created(serde_json::from_str(data)?),
+            EventKind::ItemAdded => Self::ItemAdded(serde_json::from_str(data)?),
+            EventKind::ItemRemoved => Self::ItemRemoved(serde_json::from_str(data)?),
+            EventKind::Paid => Self::Paid(serde_json::from_str(data)?),
+            EventKind::Shipped => Self::Shipped(serde_json::from_str(data)?),
+            EventKind::Delivered => Self::Delivered(serde_json::from_str(data)?),
+            EventKind::Cancelled => Self::Cancelled(serde_json::from_str(data)?),
+            EventKind::Refunded => Self::Refunded(serde_json::from_str(data)?),
+        })
+    }
+}
+
+/// Why stored data is no event to this docket.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum DecodeError {
+    /// No event type of this docket; a newer one may have it.
+    #[error("{event_type} is no event type that this docket knows")]
+    UnknownType {
+        /// The type.
+        event_type: String,
+    },
+    /// A newer docket wrote it, in a schema that this one has not learnt.
+    #[error("{kind} has schema version {schema_version}, this docket reads up to {newest}")]
+    FromTheFuture {
+        /// Which kind of event.
+        kind: EventKind,
+        /// Its schema version.
+        schema_version: u32,
+        /// The newest that can be read here.
+        newest: u32,
+    },
+    /// The data is not what its type and schema version promise.
+    #[error("{kind} of schema version {schema_version} cannot be read: {reason}")]
+    Unreadable {
+        /// Which kind of event.
+        kind: EventKind,
+        /// Its schema version.
+        schema_version: u32,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl DecodeError {
+    /// Whether a newer docket may be able to read it: nothing is wrong with the event, this process is behind.
+    pub fn is_ahead(&self) -> bool {
+        match self {
+            Self::UnknownType { .. } | Self::FromTheFuture { .. } => true,
+            Self::Unreadable { .. } => false,
         }
     }
 }

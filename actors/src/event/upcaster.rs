@@ -1,0 +1,160 @@
+//! Upcasting: an event of an older schema becomes one of the newest, whenever it is read. One function a step, from
+//! version n to n+1, from data to data; what is stored never changes. A step translates and nothing else: what it cannot
+//! translate exactly is an error, never a guess. Limits are not its matter, they were checked when the event was accepted.
+//!
+//! A step writes the schema after it as that stood then, not with today's types, so that it never has to change.
+
+use std::borrow::Cow;
+
+use rust_decimal::Decimal;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::money::Amount;
+use crate::order::event::EventKind;
+
+/// A step: the data one schema version up, or what is wrong with it.
+type Step = fn(&RawValue) -> Result<Box<RawValue>, String>;
+
+/// The steps of a kind of event, the first from schema version 1 to 2: one fewer than it has schema versions.
+fn steps(kind: EventKind) -> &'static [Step] {
+    match kind {
+        EventKind::Created => &[created_1_to_2],
+        EventKind::ItemAdded
+        | EventKind::ItemRemoved
+        | EventKind::Paid
+        | EventKind::Shipped
+        | EventKind::Delivered
+        | EventKind::Cancelled
+        | EventKind::Refunded => &[],
+    }
+}
+
+/// `data` of `schema_version` in the newest schema of its kind; the same when it is that already.
+///
+/// # Errors
+/// What is wrong with it, for a person.
+pub fn upcast(kind: EventKind, schema_version: u32, data: &RawValue) -> Result<Cow<'_, RawValue>, String> {
+    let done = schema_version.checked_sub(1).and_then(|steps| usize::try_from(steps).ok());
+    let left = done.and_then(|done| steps(kind).get(done..)).ok_or("there is no such schema version")?;
+    let mut data = Cow::Borrowed(data);
+    for step in left {
+        data = Cow::Owned(step(&data)?);
+    }
+    Ok(data)
+}
+
+/// `order.created` of an older system: amounts are decimals in euros, and there may be no lines.
+#[derive(Deserialize)]
+struct Created1<'a> {
+    #[serde(rename = "userId", borrow)]
+    user_id: &'a RawValue,
+    #[serde(borrow)]
+    total: &'a RawValue,
+    #[serde(default, borrow)]
+    items: Option<Vec<Item1<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Item1<'a> {
+    sku: String,
+    #[serde(borrow)]
+    quantity: &'a RawValue,
+    #[serde(borrow)]
+    price: &'a RawValue,
+}
+
+struct Line2 {
+    sku: String,
+    quantity: u32,
+    unit_price: Amount,
+}
+
+fn created_1_to_2(data: &RawValue) -> Result<Box<RawValue>, String> {
+    let created: Created1<'_> = serde_json::from_str(data.get()).map_err(|error| error.to_string())?;
+    let customer_id = id(created.user_id).ok_or("userId must be a string or a whole number")?;
+    let total = minor_units(created.total).map_err(|reason| format!("total {reason}"))?;
+    let lines = match created.items {
+        Some(items) if !items.is_empty() => lines(&items)?,
+        Some(_) | None => vec![Line2 { sku: "legacy".to_owned(), quantity: 1, unit_price: total }],
+    };
+    let items: Vec<_> = lines
+        .iter()
+        .map(|line| json!({"sku": line.sku, "quantity": line.quantity, "unit_price": line.unit_price}))
+        .collect();
+    let data = json!({
+        "personal": {"customer_id": customer_id},
+        "currency": "EUR",
+        "items": items,
+        "total": total,
+    });
+    to_raw_value(&data).map_err(|error| error.to_string())
+}
+
+/// Each sku once: what stands there twice at one price is one line, at two prices nobody knows what was meant.
+fn lines(items: &[Item1<'_>]) -> Result<Vec<Line2>, String> {
+    let mut lines: Vec<Line2> = Vec::with_capacity(items.len());
+    for item in items {
+        let Item1 { sku, quantity, price } = item;
+        let quantity = count(quantity).ok_or_else(|| format!("the quantity of {sku:?} must be a whole number"))?;
+        let unit_price = minor_units(price).map_err(|reason| format!("the price of {sku:?} {reason}"))?;
+        match lines.iter_mut().find(|line| line.sku == *sku) {
+            Some(line) if line.unit_price != unit_price => {
+                return Err(format!("{sku:?} is there at two prices"));
+            }
+            Some(line) => {
+                let sum = line.quantity.checked_add(quantity);
+                line.quantity = sum.ok_or_else(|| format!("the quantities of {sku:?} are too large together"))?;
+            }
+            None => lines.push(Line2 { sku: sku.clone(), quantity, unit_price }),
+        }
+    }
+    Ok(lines)
+}
+
+/// A string as it is, a whole number as it is written. Also the older shape's `orderId`.
+pub(crate) fn id(value: &RawValue) -> Option<String> {
+    let text = value.get();
+    if text.starts_with('"') {
+        return serde_json::from_str(text).ok();
+    }
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.to_owned())
+}
+
+fn minor_units(value: &RawValue) -> Result<Amount, &'static str> {
+    let major = decimal(value).ok_or("must be a number of at most 28 digits")?;
+    if major < Decimal::ZERO {
+        return Err("must not be negative");
+    }
+    let minor = major.checked_mul(Decimal::ONE_HUNDRED).ok_or("is too large")?;
+    if !minor.fract().is_zero() {
+        return Err("must not have more than two decimals");
+    }
+    i64::try_from(minor).ok().and_then(|minor| Amount::try_from(minor).ok()).ok_or("is too large")
+}
+
+fn count(value: &RawValue) -> Option<u32> {
+    decimal(value).filter(|number| number.fract().is_zero()).and_then(|number| u32::try_from(number).ok())
+}
+
+/// The number exactly as it is written, also when it is written as a string. Never through a binary fraction.
+fn decimal(value: &RawValue) -> Option<Decimal> {
+    let text: Cow<'_, str> = match value.get() {
+        text if text.starts_with('"') => Cow::Owned(serde_json::from_str(text).ok()?),
+        text => Cow::Borrowed(text),
+    };
+    // Only what JSON calls a number: `Decimal` would also read "1_000", ".5" and "+1".
+    let number: &RawValue = serde_json::from_str(&text).ok()?;
+    if number.get() != text || !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+        return None;
+    }
+    match text.split_once(['e', 'E']) {
+        None => Decimal::from_str_exact(&text).ok(),
+        Some((digits, _)) => {
+            Decimal::from_str_exact(digits).ok()?; // `from_scientific` would round what this refuses
+            Decimal::from_scientific(&text).ok()
+        }
+    }
+}
