@@ -26,3 +26,5 @@ pub mod log;
 pub mod inbox;
 pub mod mailer;
 pub mod subscriber;
+
+pub mod supervisor;

@@ -1,0 +1,349 @@
+//! Every restart and quarantine as data: live for followers, logged once, counted, the last thousand in memory and in
+//! a store. A store that fails or is slow costs entries in the store, counted and said, and nothing else.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, mpsc};
+
+use super::panic::Panic;
+use crate::clock::Timestamp;
+use crate::event_store::StoreError;
+
+/// How many entries are kept, in memory and in the store.
+pub const ENTRIES_MAX: usize = 1_000;
+
+/// One failure and what followed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Greater than that of every earlier entry of this node, also of earlier runs.
+    pub seq: u64,
+    /// When it failed.
+    pub at: Timestamp,
+    /// On which node (process).
+    pub node: Arc<str>,
+    /// Who: `docket/orders/0/…`.
+    pub path: Arc<str>,
+    /// What it is: `order`, `journal`, `supervisor`.
+    pub kind: Arc<str>,
+    /// Why.
+    pub cause: Cause,
+    /// What it was doing, when it had said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Message>,
+    /// Which restart this is within the window; the first is 1. 0: it does not count (an operator's).
+    pub attempt: u32,
+    /// How many restarts are borne within the window.
+    pub attempts_max: u32,
+    /// The length of the window.
+    pub within_ms: u64,
+    /// What follows.
+    pub decision: Decided,
+    /// When it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try_at: Option<Timestamp>,
+}
+
+/// Why a child failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Cause {
+    /// Its code panicked.
+    Panic(Panic),
+    /// It said so itself.
+    Error {
+        /// In its words.
+        text: String,
+    },
+    /// It was handling one message for longer than allowed.
+    Stuck {
+        /// For how long.
+        after_ms: u64,
+    },
+    /// It stopped without being asked to.
+    Stop,
+    /// The arbiter it ran on has ended.
+    ArbiterGone,
+    /// It is a supervisor, and a child of it failed for good.
+    Escalated {
+        /// Which child, at the end of all supervisors.
+        path: Arc<str>,
+        /// Why that one failed.
+        cause: Box<Cause>,
+    },
+    /// An operator wanted it.
+    Operator,
+}
+
+impl Cause {
+    /// Its name, for counting.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Panic(_) => "panic",
+            Self::Error { .. } => "error",
+            Self::Stuck { .. } => "stuck",
+            Self::Stop => "stop",
+            Self::ArbiterGone => "arbiter_gone",
+            Self::Escalated { .. } => "escalated",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panic(panic) => write!(f, "panic at {}: {}", panic.place, panic.text),
+            Self::Error { text } => write!(f, "error: {text}"),
+            Self::Stuck { after_ms } => write!(f, "stuck: a message was not done after {after_ms} ms"),
+            Self::Stop => f.write_str("stopped without being asked to"),
+            Self::ArbiterGone => f.write_str("its arbiter has ended"),
+            Self::Escalated { path, cause } => write!(f, "{path} failed for good: {cause}"),
+            Self::Operator => f.write_str("an operator wanted it"),
+        }
+    }
+}
+
+/// What a child was doing when it failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// The message's type: `PayOrder`.
+    pub name: String,
+    /// Which one: a command id, an event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// What its caller was told: `504 outcome-unknown`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller_told: Option<String>,
+}
+
+/// What followed a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decided {
+    /// It is started again.
+    Restart,
+    /// It is left alone for a while.
+    Quarantine,
+    /// Its supervisor fails.
+    Escalate,
+    /// It has ended; nobody could reach it any more, or it can never be started again.
+    End,
+}
+
+impl Decided {
+    /// Its name, for counting.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Restart => "restart",
+            Self::Quarantine => "quarantine",
+            Self::Escalate => "escalate",
+            Self::End => "end",
+        }
+    }
+}
+
+/// Where entries outlive the process. Adapters: `sqlite/ledger.rs`, `mongo/ledger.rs`.
+#[async_trait]
+pub trait LedgerStore: Send + Sync {
+    /// Adds entries, and may forget all but the last [`ENTRIES_MAX`] of their node. An entry with a `seq` that is there
+    /// is there once. The last entries before a crash may be lost.
+    async fn append(&self, entries: &[Arc<Entry>]) -> Result<(), StoreError>;
+
+    /// The last [`ENTRIES_MAX`] entries of that node, the oldest first.
+    async fn load(&self, node: &str) -> Result<Vec<Entry>, StoreError>;
+}
+
+/// How often what failed, why, and what followed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// As [`Entry::kind`].
+    pub kind: Arc<str>,
+    /// As [`Cause::name`].
+    pub cause: &'static str,
+    /// As [`Decided::name`].
+    pub decision: &'static str,
+    /// How often since the process started.
+    pub count: u64,
+}
+
+/// The ledger of one node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Ledger(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    node: Arc<str>,
+    book: Mutex<Book>,
+    live: broadcast::Sender<Arc<Entry>>,
+    to_store: mpsc::Sender<Arc<Entry>>,
+    stored_from: tokio::sync::Mutex<mpsc::Receiver<Arc<Entry>>>,
+    lost: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    last_seq: u64,
+    entries: VecDeque<Arc<Entry>>,
+    counts: BTreeMap<(Arc<str>, &'static str, Decided), u64>,
+}
+
+const FOLLOWER_BEHIND_MAX: usize = 256;
+const STORE_BATCH_MAX: usize = 100;
+const STORE_RETRY: Duration = Duration::from_secs(5);
+
+impl Ledger {
+    /// An empty one.
+    pub fn new(node: &str) -> Self {
+        let (live, _) = broadcast::channel(FOLLOWER_BEHIND_MAX);
+        let (to_store, stored_from) = mpsc::channel(ENTRIES_MAX);
+        Self(Arc::new(Inner {
+            node: node.into(),
+            book: Mutex::default(),
+            live,
+            to_store,
+            stored_from: tokio::sync::Mutex::new(stored_from),
+            lost: AtomicU64::new(0),
+        }))
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> &Arc<str> {
+        &self.0.node
+    }
+
+    /// Takes in what earlier runs have left in the store. To be called once, before anything can fail.
+    ///
+    /// # Errors
+    /// The store's; the ledger is then as before, and works.
+    pub async fn load(&self, store: &dyn LedgerStore) -> Result<(), StoreError> {
+        let loaded = store.load(&self.0.node).await?;
+        let mut book = self.book();
+        let first = book.entries.front().map_or(u64::MAX, |entry| entry.seq);
+        for entry in loaded.into_iter().rev() {
+            book.last_seq = book.last_seq.max(entry.seq);
+            if entry.seq < first && book.entries.len() < ENTRIES_MAX {
+                book.entries.push_front(Arc::new(entry));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is recorded to the store, for ever: a job for a task child. When the store fails it is tried again
+    /// a little later; entries that find the queue full are lost to the store, counted and said.
+    pub async fn keep(self, store: Arc<dyn LedgerStore>) {
+        let mut entries = self.0.stored_from.lock().await;
+        let mut keeper = Keeper { ledger: &self, said: 0 };
+        let mut batch = Vec::new();
+        loop {
+            if batch.is_empty() && entries.recv_many(&mut batch, STORE_BATCH_MAX).await == 0 {
+                return;
+            }
+            match store.append(&batch).await {
+                Ok(()) => {
+                    batch.clear();
+                    keeper.say_lost();
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the ledger cannot be stored now");
+                    tokio::time::sleep(STORE_RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Records a failure: gives it its number, logs it, counts it, tells the followers, queues it for the store.
+    pub fn record(&self, mut entry: Entry) -> Arc<Entry> {
+        let entry = {
+            let mut book = self.book();
+            // Milliseconds as a floor: greater than those of earlier runs, also when the store could not be read.
+            let floor = u64::try_from(entry.at.as_millis()).unwrap_or(0);
+            entry.seq = floor.max(book.last_seq.saturating_add(1));
+            book.last_seq = entry.seq;
+            *book.counts.entry((Arc::clone(&entry.kind), entry.cause.name(), entry.decision)).or_default() += 1;
+            let entry = Arc::new(entry);
+            if book.entries.len() == ENTRIES_MAX {
+                book.entries.pop_front();
+            }
+            book.entries.push_back(Arc::clone(&entry));
+            entry
+        };
+        log(&entry);
+        // Nobody may follow.
+        let _ = self.0.live.send(Arc::clone(&entry));
+        if self.0.to_store.try_send(Arc::clone(&entry)).is_err() {
+            self.0.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        entry
+    }
+
+    /// The last entries, at most `limit`, the newest first.
+    pub fn last(&self, limit: usize) -> Vec<Arc<Entry>> {
+        self.book().entries.iter().rev().take(limit).cloned().collect()
+    }
+
+    /// Every entry from now on. Who is too far behind misses the oldest and is told how many.
+    pub fn follow(&self) -> broadcast::Receiver<Arc<Entry>> {
+        self.0.live.subscribe()
+    }
+
+    /// How often what happened since the process started.
+    pub fn counts(&self) -> Vec<Count> {
+        let count = |((kind, cause, decided), count): (&(Arc<str>, &'static str, Decided), &u64)| Count {
+            kind: Arc::clone(kind),
+            cause,
+            decision: decided.name(),
+            count: *count,
+        };
+        self.book().counts.iter().map(count).collect()
+    }
+
+    /// How many entries the store did not get because it was slower than they came.
+    pub fn lost(&self) -> u64 {
+        self.0.lost.load(Ordering::Relaxed)
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        lock(&self.0.book)
+    }
+}
+
+struct Keeper<'a> {
+    ledger: &'a Ledger,
+    said: u64,
+}
+
+impl Keeper<'_> {
+    fn say_lost(&mut self) {
+        let lost = self.ledger.lost();
+        if lost > self.said {
+            tracing::warn!(lost = lost - self.said, "entries of the ledger were not stored: the store was too slow");
+            self.said = lost;
+        }
+    }
+}
+
+fn log(entry: &Entry) {
+    let message = entry.message.as_ref();
+    let (name, detail) = (message.map(|m| m.name.as_str()), message.and_then(|m| m.detail.as_deref()));
+    let (path, cause, decision) = (&*entry.path, &entry.cause, entry.decision.name());
+    let next_try_at = entry.next_try_at.map(tracing::field::display);
+    let (attempt, attempts_max) = (entry.attempt, entry.attempts_max);
+    match entry.decision {
+        Decided::Restart => {
+            tracing::warn!(path, decision, attempt, attempts_max, next_try_at, handling = name, detail, "{cause}");
+        }
+        Decided::Quarantine | Decided::Escalate | Decided::End => {
+            tracing::error!(path, decision, attempt, attempts_max, next_try_at, handling = name, detail, "{cause}");
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

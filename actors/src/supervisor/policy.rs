@@ -1,0 +1,324 @@
+//! What follows a failure: restarted after a backoff, quarantined, or escalated. Plain state machines of what failed
+//! and when: no clock, no timer, no randomness (jitter is an argument), no actor.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+/// Which siblings are restarted with an essential child that failed. The failure of an isolated child is its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// Nobody else.
+    OneForOne,
+    /// Those that were started after it.
+    RestForOne,
+    /// All.
+    OneForAll,
+}
+
+/// What a child's failing for good means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Importance {
+    /// Nothing works without it: over the intensity its supervisor fails, at the root the process ends. Essential
+    /// siblings share one intensity.
+    Essential,
+    /// Over the intensity, which is its own, it alone is quarantined.
+    Isolated,
+}
+
+/// How many restarts are borne within how long.
+///
+/// A backoff that grows beyond `within / restarts_max` keeps a child that always fails under the intensity: it is then
+/// tried at `Backoff::max` for ever, which is what a broker connection wants and nothing else does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Intensity {
+    /// So many restarts are borne; the next failure is over it. 0: none is.
+    pub restarts_max: u32,
+    /// The length of the window.
+    pub within: Duration,
+}
+
+impl Intensity {
+    /// Restarted for ever.
+    pub const UNLIMITED: Self = Self { restarts_max: u32::MAX, within: Duration::ZERO };
+    /// Never restarted: the first failure is over it.
+    pub const NONE: Self = Self { restarts_max: 0, within: Duration::ZERO };
+}
+
+/// How long to wait before the next attempt: `first`, then `factor` times as long after each failure, up to `max`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Backoff {
+    /// The longest wait after the first failure.
+    pub first: Duration,
+    /// By how much each wait is longer than the one before.
+    pub factor: f64,
+    /// No wait is longer.
+    pub max: Duration,
+    /// The part of each wait that is left to chance, from 0 (none) to 1 (full jitter).
+    pub jitter: f64,
+    /// After this long without a failure the next wait is the first again.
+    pub reset_after: Duration,
+}
+
+impl Backoff {
+    /// The wait before attempt `attempt` (the first is 1), for a `chance` from 0 to 1.
+    pub fn delay(&self, attempt: u32, chance: f64) -> Duration {
+        let growth = self.factor.max(1.0).powf(f64::from(attempt.saturating_sub(1)));
+        let longest = (self.first.as_secs_f64() * growth).min(self.max.as_secs_f64());
+        let kept = 1.0 - self.jitter.clamp(0.0, 1.0) * chance.clamp(0.0, 1.0);
+        Duration::try_from_secs_f64(longest * kept).unwrap_or(self.max).min(self.max)
+    }
+}
+
+/// What a child's failures lead to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Policy {
+    /// What is borne.
+    pub intensity: Intensity,
+    /// The waits before restarts.
+    pub backoff: Backoff,
+    /// The waits in quarantine. After one the child has a single attempt, until it has worked for `reset_after`.
+    pub quarantine: Backoff,
+}
+
+impl Default for Policy {
+    /// Five restarts in a minute, after 0.1 to 10 s; quarantines of 30 s to 30 min.
+    fn default() -> Self {
+        Self {
+            intensity: Intensity { restarts_max: 5, within: Duration::from_secs(60) },
+            backoff: Backoff {
+                first: Duration::from_millis(100),
+                factor: 2.0,
+                max: Duration::from_secs(10),
+                jitter: 0.2,
+                reset_after: Duration::from_secs(60),
+            },
+            quarantine: Backoff {
+                first: Duration::from_secs(30),
+                factor: 2.0,
+                max: Duration::from_secs(30 * 60),
+                jitter: 0.2,
+                reset_after: Duration::from_secs(5 * 60),
+            },
+        }
+    }
+}
+
+/// What follows one failure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Decision {
+    /// It is started again after that long.
+    Restart {
+        /// The wait.
+        after: Duration,
+    },
+    /// It is left alone for that long, then tried once.
+    Quarantine {
+        /// The wait.
+        after: Duration,
+    },
+    /// The supervisor fails.
+    Escalate,
+}
+
+/// The failures of one child, or of the essential children of one supervisor, as far as they still matter.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    borne: VecDeque<Instant>,
+    in_a_row: u32,
+    quarantines: u32,
+    resumed_at: Option<Instant>,
+}
+
+impl Record {
+    /// A failure at `now`, with a `chance` from 0 to 1 for the jitter.
+    pub fn failed(&mut self, policy: &Policy, importance: Importance, now: Instant, chance: f64) -> Decision {
+        self.forget(policy, now);
+        if self.is_on_trial() || self.borne(policy, now) >= policy.intensity.restarts_max {
+            return self.over(policy, importance, chance);
+        }
+        if policy.intensity != Intensity::UNLIMITED {
+            self.borne.push_back(now);
+        }
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        self.resumed_at = None;
+        Decision::Restart { after: policy.backoff.delay(self.in_a_row, chance) }
+    }
+
+    /// It works again since `now`.
+    pub fn resumed(&mut self, now: Instant) {
+        self.resumed_at = Some(now);
+    }
+
+    /// An operator says that what was wrong is mended: all is forgotten.
+    pub fn released(&mut self) {
+        *self = Self::default();
+    }
+
+    /// How many restarts were borne within the window that ends `now`.
+    pub fn borne(&self, policy: &Policy, now: Instant) -> u32 {
+        let within = |at: &&Instant| now.saturating_duration_since(**at) < policy.intensity.within;
+        u32::try_from(self.borne.iter().filter(within).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether the next failure means quarantine whatever the window says: the last one has ended not long ago.
+    pub fn is_on_trial(&self) -> bool {
+        self.quarantines > 0
+    }
+
+    fn over(&mut self, policy: &Policy, importance: Importance, chance: f64) -> Decision {
+        self.borne.clear();
+        self.in_a_row = 0;
+        self.resumed_at = None;
+        match importance {
+            Importance::Essential => Decision::Escalate,
+            Importance::Isolated => {
+                self.quarantines = self.quarantines.saturating_add(1);
+                Decision::Quarantine { after: policy.quarantine.delay(self.quarantines, chance) }
+            }
+        }
+    }
+
+    fn forget(&mut self, policy: &Policy, now: Instant) {
+        let worked = self.resumed_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        if worked >= policy.backoff.reset_after {
+            self.in_a_row = 0;
+        }
+        if worked >= policy.quarantine.reset_after {
+            self.quarantines = 0;
+        }
+        while self.borne.front().is_some_and(|at| now.saturating_duration_since(*at) >= policy.intensity.within) {
+            self.borne.pop_front();
+        }
+    }
+}
+
+/// What follows the failure of one of several children.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// `halt` (in this order) stop working; when all are down and `after` has passed, `start` (in this order) are
+    /// started again. The child that failed is among `start` only.
+    Restart {
+        /// Siblings that the strategy takes along, the last started first.
+        halt: Vec<usize>,
+        /// Those and the child, in the order of their start.
+        start: Vec<usize>,
+        /// The wait.
+        after: Duration,
+    },
+    /// That child alone is left alone for that long.
+    Quarantine {
+        /// The wait.
+        after: Duration,
+    },
+    /// The supervisor fails.
+    Escalate,
+}
+
+/// The children of one supervisor, numbered in the order of their start.
+#[derive(Clone, Debug)]
+pub struct Siblings {
+    strategy: Strategy,
+    policy: Policy,
+    shared: Record,
+    children: Vec<Child>,
+}
+
+#[derive(Clone, Debug)]
+struct Child {
+    importance: Importance,
+    policy: Policy,
+    own: Record,
+    quarantined: bool,
+}
+
+impl Siblings {
+    /// None yet. `policy` is the one for essential children, and for isolated ones without their own.
+    pub fn new(strategy: Strategy, policy: Policy) -> Self {
+        Self { strategy, policy, shared: Record::default(), children: Vec::new() }
+    }
+
+    /// One more, started after those before it. Its own policy counts only for an isolated one.
+    pub fn push(&mut self, importance: Importance, policy: Option<Policy>) {
+        let policy = policy.unwrap_or(self.policy);
+        self.children.push(Child { importance, policy, own: Record::default(), quarantined: false });
+    }
+
+    /// Child number `failed` has failed at `now`; `chance` as for [`Record::failed`].
+    pub fn failed(&mut self, failed: usize, now: Instant, chance: f64) -> Verdict {
+        let Some(child) = self.children.get_mut(failed) else {
+            return Verdict::Escalate;
+        };
+        let decision = match child.importance {
+            Importance::Essential => self.shared.failed(&self.policy, Importance::Essential, now, chance),
+            Importance::Isolated => child.own.failed(&child.policy, Importance::Isolated, now, chance),
+        };
+        match decision {
+            Decision::Escalate => Verdict::Escalate,
+            Decision::Quarantine { after } => {
+                child.quarantined = true;
+                Verdict::Quarantine { after }
+            }
+            Decision::Restart { after } => {
+                let start = self.together(failed);
+                let halt = start.iter().rev().copied().filter(|sibling| *sibling != failed).collect();
+                Verdict::Restart { halt, start, after }
+            }
+        }
+    }
+
+    /// Child number `child` works again since `now`.
+    pub fn resumed(&mut self, child: usize, now: Instant) {
+        let Some(child) = self.children.get_mut(child) else { return };
+        child.quarantined = false;
+        match child.importance {
+            Importance::Essential => self.shared.resumed(now),
+            Importance::Isolated => child.own.resumed(now),
+        }
+    }
+
+    /// An operator says that what was wrong with that child is mended.
+    pub fn released(&mut self, child: usize) {
+        let Some(child) = self.children.get_mut(child) else { return };
+        child.quarantined = false;
+        child.own.released();
+    }
+
+    /// A supervisor that starts anew has forgotten everything.
+    pub fn forget(&mut self) {
+        self.shared.released();
+        for child in &mut self.children {
+            child.own.released();
+            child.quarantined = false;
+        }
+    }
+
+    /// The failures that count for that child, and the policy that they are counted by.
+    pub fn record(&self, child: usize) -> (&Record, &Policy) {
+        match self.children.get(child) {
+            Some(child) if child.importance == Importance::Isolated => (&child.own, &child.policy),
+            Some(_) | None => (&self.shared, &self.policy),
+        }
+    }
+
+    /// Who is started again when `child` is: itself and those the strategy names, without the quarantined ones.
+    pub fn together(&self, child: usize) -> Vec<usize> {
+        let importance = self.children.get(child).map(|child| child.importance);
+        let strategy = if importance == Some(Importance::Isolated) { Strategy::OneForOne } else { self.strategy };
+        let with = match strategy {
+            Strategy::OneForOne => child..child + 1,
+            Strategy::RestForOne => child..self.children.len(),
+            Strategy::OneForAll => 0..self.children.len(),
+        };
+        with.filter(|sibling| {
+            *sibling == child || self.children.get(*sibling).is_some_and(|sibling| !sibling.quarantined)
+        })
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
+    }
+}
