@@ -4,7 +4,16 @@
 //! a folder: a [`DataDirectory`] is its lock. This module has what all of the files share: how they are opened and
 //! what SQLite's errors mean to a port. It never decides what is stored.
 
+mod checkpointer;
 pub mod directory;
+mod event_store;
+mod gate;
+mod log;
+mod readers;
+mod ring;
+mod snapshots;
+pub mod store;
+mod writer;
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,6 +22,7 @@ use actors::event_store::StoreError;
 use rusqlite::{Connection, ErrorCode};
 
 pub use directory::{DataDirectory, DirectoryError};
+pub use store::{OpenError, Store};
 
 /// How long a connection waits for another one's lock before it says that the file is busy.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -73,6 +83,8 @@ impl Durability {
 /// How a checkpoint treats those who use the file meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checkpoint {
+    /// Copies nothing: only says how long the log is.
+    Look,
     /// Copies what it can without waiting for anybody.
     Passive,
     /// Waits for writers and readers, copies everything and empties the write-ahead log. What is in the file then is
@@ -97,6 +109,7 @@ pub struct Wal {
 /// When it cannot be read or written. What is committed stays in the write-ahead log.
 pub fn checkpoint(connection: &Connection, checkpoint: Checkpoint) -> rusqlite::Result<Wal> {
     let sql = match checkpoint {
+        Checkpoint::Look => "PRAGMA wal_checkpoint(NOOP)",
         Checkpoint::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
         Checkpoint::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
     };

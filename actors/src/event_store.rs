@@ -39,7 +39,7 @@ pub enum Appended {
     Written,
     /// Another commit has its key. This one is not stored and never will be.
     Conflict,
-    /// It is not stored and never will be, unless it is appended again.
+    /// This append did not store it and never will. What an earlier append of the same commit left unknown stays unknown.
     NotDone(StoreError),
     /// Nobody knows: it may be stored, may come to be stored later, or may be lost. Reading cannot tell (absence is a
     /// guess); only appending the same commit until the answer is another one can.

@@ -28,3 +28,5 @@ pub mod mailer;
 pub mod subscriber;
 
 pub mod supervisor;
+
+pub mod testing;

@@ -1,0 +1,4 @@
+//! For tests of whatever stands on the ports: adapters in memory, faults on purpose, and the conformance suite that
+//! every adapter passes. The process itself uses none of it.
+
+pub mod commits;
