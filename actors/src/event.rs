@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::commit::Origin;
-use crate::order::{OrderId, Version};
+use crate::order::event::DecodeError;
+use crate::order::{OrderEvent, OrderId, Version};
 
 /// The media type of an envelope.
 pub const MEDIA_TYPE: &str = "application/cloudevents+json";
@@ -77,9 +78,19 @@ struct CloudEvent {
     data: Box<RawValue>,
 }
 
+impl Envelope {
+    /// What happened, in the newest schema of its type.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode(&self) -> Result<OrderEvent, DecodeError> {
+        OrderEvent::decode(&self.event_type, self.schema_version, &self.data)
+    }
+}
+
 /// The envelope is not one of ours.
 #[derive(Debug, thiserror::Error)]
-#[error("specversion must be 1.0 and source /orders")]
+#[error("specversion must be 1.0, source /orders and orderversion at least 1")]
 struct NotOurs;
 
 impl From<Envelope> for CloudEvent {
@@ -108,7 +119,7 @@ impl TryFrom<CloudEvent> for Envelope {
     type Error = NotOurs;
 
     fn try_from(event: CloudEvent) -> Result<Self, NotOurs> {
-        if event.specversion != "1.0" || event.source != "/orders" {
+        if event.specversion != "1.0" || event.source != "/orders" || event.orderversion < Version::FIRST {
             return Err(NotOurs);
         }
         Ok(Self {

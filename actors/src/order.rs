@@ -6,6 +6,8 @@ pub mod command;
 pub mod directory;
 pub mod error;
 pub mod event;
+#[cfg(test)]
+pub(crate) mod given_when_then;
 pub mod import;
 
 use std::fmt;

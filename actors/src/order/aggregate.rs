@@ -439,3 +439,8 @@ pub struct CannotEvolve {
     /// What is impossible about it.
     pub reason: &'static str,
 }
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
