@@ -11,6 +11,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// The beginning of 1970.
+    pub const EPOCH: Self = Self(0);
+
     /// From milliseconds since 1970. What lies outside the years RFC 3339 can write (0000 to 9999) becomes the nearest
     /// moment inside.
     pub fn from_millis(millis: i64) -> Self {

@@ -1,6 +1,8 @@
 //! Orders: what they are told (`command`), what happened to them (`event`), how the one becomes the other
 //! (`aggregate`), what is refused and why (`error`), and the actors that run them (`actor`, `directory`).
 
+mod actor;
+mod admission;
 pub mod aggregate;
 pub mod command;
 pub mod directory;
@@ -9,6 +11,9 @@ pub mod event;
 #[cfg(test)]
 pub(crate) mod given_when_then;
 pub mod import;
+mod load;
+mod shard;
+pub mod stream;
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,12 +1,66 @@
 //! The door to all orders: finds an order's actor or starts it, bounds what may wait, and turns "no answer" into what is
 //! known about it.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::error::At;
+use actix::{Addr, Recipient};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::actor::{CommandWork, ReadWork, Work};
+use super::admission::{self, Admission, Answered, RETRY_AFTER, not_done, not_read};
+use super::error::{At, NotDone, Refusal};
+use super::load::Loader;
+pub use super::shard::Shard;
+use super::shard::{Panics, ShardContext};
+use super::stream::{self, Rules, Unreadable};
 use super::{Command, CommandError, Order, OrderId, ReadError, Version};
-use crate::commit::Origin;
+use crate::clock::Clock;
+use crate::commit::{Fingerprint, Key, KeyHash, Origin};
 use crate::event::Envelope;
+use crate::event_store::{EventStore, StoreError};
+use crate::journal::actor::Append;
+use crate::snapshots::Snapshots;
+use crate::supervisor::{Node, Policy};
+
+/// The bounds of the orders of a process.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// An order's actor is let go after this time without work.
+    pub passivate_after: Duration,
+    /// Most live order actors; over it the longest idle are let go.
+    pub live_max: usize,
+    /// Most commands and reads that are under way or wait, in all.
+    pub waiting_max: usize,
+    /// The same for one order.
+    pub waiting_per_order_max: usize,
+    /// Most conflicts with other writers in a row before callers are told so.
+    pub conflicts_max: u32,
+    /// A snapshot is taken when the last one is that many events ago.
+    pub snapshot_every_events: u32,
+    /// Most orders that are read from the store at a time.
+    pub loading_max: usize,
+    /// A caller is answered within this time.
+    pub answer_within: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            passivate_after: Duration::from_secs(120),
+            live_max: 100_000,
+            waiting_max: 10_000,
+            waiting_per_order_max: 1_000,
+            conflicts_max: 5,
+            snapshot_every_events: 100,
+            loading_max: 64,
+            answer_within: Duration::from_secs(5),
+        }
+    }
+}
 
 /// A command for one order, with what the caller promised and expects.
 #[derive(Clone, Debug)]
@@ -21,6 +75,16 @@ pub struct Request {
     pub key: Option<String>,
     /// Who asked, and in the course of what.
     pub origin: Origin,
+}
+
+impl Request {
+    /// The taking over of an order of the older shape. Repeated with the same data it is answered as replayed; with
+    /// other data it is refused as [`CommandError::KeyReused`].
+    pub fn import(order: OrderId, command: Command, origin: Origin) -> Self {
+        // No caller can send this as a key of its own: keys are visible ASCII.
+        let key = Some("\0import".to_owned());
+        Self { order, command, if_match: None, key, origin }
+    }
 }
 
 /// A command's success.
@@ -41,29 +105,226 @@ pub struct Trail {
     pub next_after: Option<Version>,
 }
 
+/// What orders run on.
+#[derive(Clone)]
+pub struct Ports {
+    /// The truth about every order.
+    pub store: Arc<dyn EventStore>,
+    /// Shortens the reading of long orders.
+    pub snapshots: Arc<dyn Snapshots>,
+    /// Writes their commits.
+    pub journal: Recipient<Append>,
+    /// Dates their events.
+    pub clock: Arc<dyn Clock>,
+    /// [`Rules::ORDER`].
+    pub rules: Rules,
+}
+
+/// How the orders of a process are spread: a number of [`Shard`]s, each an actor of its own, and one door to them.
+#[derive(Clone)]
+pub struct Layout {
+    ports: Ports,
+    loader: Loader,
+    limits: Limits,
+    /// What follows when an order's actor fails.
+    policy: Arc<Policy>,
+    shards: usize,
+}
+
+impl Layout {
+    /// Orders on `shards` shards, at least one.
+    pub fn new(ports: Ports, limits: Limits, policy: Policy, shards: usize) -> Self {
+        let loader = Loader {
+            store: Arc::clone(&ports.store),
+            snapshots: Arc::clone(&ports.snapshots),
+            rules: ports.rules,
+            permits: Arc::new(Semaphore::new(limits.loading_max)),
+        };
+        Self { ports, loader, limits, policy: Arc::new(policy), shards: shards.max(1) }
+    }
+
+    /// How many shards there are to start.
+    pub fn shards(&self) -> usize {
+        self.shards
+    }
+
+    /// One shard, to be started on its arbiter; its orders stand below `node` in the tree.
+    pub fn shard(&self, node: &Node) -> Shard {
+        let context = ShardContext {
+            loader: self.loader.clone(),
+            journal: self.ports.journal.clone(),
+            clock: Arc::clone(&self.ports.clock),
+            rules: self.ports.rules,
+            limits: self.limits.clone(),
+            panics: RefCell::new(Panics::new()),
+            useless: RefCell::default(),
+        };
+        let live_max = self.limits.live_max.div_ceil(self.shards);
+        Shard::new(Rc::new(context), node.clone(), Arc::clone(&self.policy), live_max)
+    }
+
+    /// The door, once all shards are started.
+    pub fn door(&self, shards: Vec<Addr<Shard>>) -> Orders {
+        Orders {
+            shards,
+            node: Admission::new(self.limits.waiting_max),
+            loader: self.loader.clone(),
+            answer_within: self.limits.answer_within,
+        }
+    }
+}
+
 /// A handle to the orders of this process. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Orders {}
+#[derive(Clone)]
+pub struct Orders {
+    shards: Vec<Addr<Shard>>,
+    node: Arc<Admission>,
+    loader: Loader,
+    answer_within: Duration,
+}
 
 impl Orders {
+    /// How many commands and reads are under way or wait.
+    pub fn under_way(&self) -> usize {
+        self.node.taken()
+    }
+
     /// Tells an order to do something. The answer rests on durable state only.
     ///
     /// Dropping the future does not withdraw the command.
     pub async fn command(&self, request: Request) -> Result<Answer, CommandError> {
-        let _ = request;
-        Err(CommandError::Internal)
+        let errors = request.command.validate();
+        if !errors.is_empty() {
+            return Err(Refusal::Invalid { errors }.into());
+        }
+        let place = self.node.enter().ok_or(not_done(NotDone::Overloaded))?;
+        let order = request.order;
+        let key = request
+            .key
+            .as_deref()
+            .map(|key| Key { hash: KeyHash::of(key), fingerprint: Fingerprint::of(&request.command) });
+        let (reply, answer) = admission::command_reply();
+        let work = CommandWork { request, key, reply, places: [Some(place), None] };
+        self.send(Work::Command(Box::new(work)));
+        match timeout(self.answer_within, answer).await {
+            Err(_) | Ok(Err(_)) => Err(CommandError::OutcomeUnknown),
+            Ok(Ok(Err(error))) => Err(error),
+            Ok(Ok(Ok(Answered::Done { order, replayed }))) => Ok(Answer { order, replayed }),
+            Ok(Ok(Ok(Answered::ReplayedAt(version)))) => self.replayed(order, version).await,
+        }
     }
 
     /// The order's state, present or earlier.
     pub async fn get(&self, order: OrderId, at: At) -> Result<Arc<Order>, ReadError> {
-        let _ = (order, at);
-        Err(ReadError::Internal)
+        match at {
+            At::Now => self.present(order).await,
+            At::Version(version) => self
+                .earlier(order, |event| event.version <= version)
+                .await
+                .and_then(|found| (found.version == version).then_some(found).ok_or(ReadError::NotFound)),
+            At::Time(moment) => self.earlier(order, |event| event.recorded_at <= moment).await,
+        }
     }
 
     /// The order's events after `after`, at most `limit`. Readable also while the order is quarantined or ahead of this
     /// docket.
     pub async fn trail(&self, order: OrderId, after: Version, limit: usize) -> Result<Trail, ReadError> {
-        let _ = (order, after, limit);
-        Err(ReadError::Internal)
+        let mut events: Vec<Envelope> = Vec::new();
+        let mut from = after.next();
+        loop {
+            // One more than asked for tells whether there is a next page. A commit has at least one event.
+            let page = self.loader.store.read(order, from, PAGE).await.map_err(|error| store_error(order, &error))?;
+            let last = page.last().map_or(Version::NONE, |commit| commit.last());
+            if last == Version::NONE {
+                return Err(ReadError::NotFound);
+            }
+            let wanted = page.iter().flat_map(|commit| commit.envelopes()).filter(|event| event.version >= from);
+            events.extend(wanted.take(limit + 1 - events.len()));
+            if events.len() > limit || page.len() < PAGE || last < from {
+                break;
+            }
+            from = last.next();
+        }
+        let more = events.len() > limit;
+        events.truncate(limit);
+        let next_after = more.then(|| events.last().map_or(after, |event| event.version));
+        Ok(Trail { events, next_after })
     }
+
+    async fn present(&self, order: OrderId) -> Result<Arc<Order>, ReadError> {
+        let place = self.node.enter().ok_or(not_read(NotDone::Overloaded))?;
+        let (reply, answer) = admission::read_reply();
+        self.send(Work::Read(ReadWork { order, reply, places: [Some(place), None] }));
+        match timeout(self.answer_within, answer).await {
+            Err(_) | Ok(Err(_)) => Err(not_read(NotDone::StoreAway)),
+            Ok(Ok(found)) => found,
+        }
+    }
+
+    /// The answer that the first command with the key had.
+    async fn replayed(&self, order: OrderId, version: Version) -> Result<Answer, CommandError> {
+        match self.get(order, At::Version(version)).await {
+            Ok(order) => Ok(Answer { order, replayed: true }),
+            Err(ReadError::NotDone { why, retry_after }) => Err(CommandError::NotDone { why, retry_after }),
+            Err(ReadError::NotFound | ReadError::Internal) => Err(CommandError::Internal),
+        }
+    }
+
+    /// Folds the stored events up to the first that is not wanted.
+    async fn earlier(&self, id: OrderId, wanted: impl Fn(&Envelope) -> bool) -> Result<Arc<Order>, ReadError> {
+        let mut order: Option<Order> = None;
+        let mut from = Version::FIRST;
+        loop {
+            let page = self.loader.store.read(id, from, PAGE).await.map_err(|error| store_error(id, &error))?;
+            let last = page.last().map_or(Version::NONE, |commit| commit.last());
+            for event in page.iter().flat_map(|commit| commit.envelopes()).filter(|event| event.version >= from) {
+                if !wanted(&event) {
+                    return order.map(Arc::new).ok_or(ReadError::NotFound);
+                }
+                order = Some(stream::fold(self.loader.rules, order, &event).map_err(|error| unreadable(id, &error))?);
+            }
+            if page.len() < PAGE || last < from {
+                return order.map(Arc::new).ok_or(ReadError::NotFound);
+            }
+            from = last.next();
+        }
+    }
+
+    fn send(&self, work: Work) {
+        // The last bytes of an id are random or a hash.
+        let bytes = work.order().as_uuid().into_bytes();
+        let spread = u32::from_be_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]) as usize;
+        let shard = &self.shards[spread % self.shards.len()];
+        // What a shard cannot take comes back inside the error.
+        if let Err(error) = shard.try_send(work) {
+            error.into_inner().refuse(NotDone::Overloaded, RETRY_AFTER);
+        }
+    }
+}
+
+impl std::fmt::Debug for Orders {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "orders on {} shards, {} under way", self.shards.len(), self.node.taken())
+    }
+}
+
+/// Commits read at a time.
+const PAGE: usize = 256;
+
+fn store_error(order: OrderId, error: &StoreError) -> ReadError {
+    match error {
+        StoreError::Damaged(what) => {
+            tracing::error!(order.id = %order, what, "the order cannot be read");
+            not_read(NotDone::OrderQuarantined)
+        }
+        StoreError::Away(_) | StoreError::Full(_) => not_read(NotDone::StoreAway),
+    }
+}
+
+fn unreadable(order: OrderId, error: &Unreadable) -> ReadError {
+    tracing::warn!(order.id = %order, %error, "the order cannot be read");
+    not_read(match error {
+        Unreadable::SchemaAhead { .. } => NotDone::SchemaAhead,
+        Unreadable::Poisonous { .. } => NotDone::OrderQuarantined,
+    })
 }

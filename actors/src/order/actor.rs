@@ -1,0 +1,534 @@
+//! The actor of one order: reads its events when it is first asked something, decides what waits together as one commit,
+//! and answers when that commit is durable. One commit is under way at a time; what arrives meanwhile waits for the next.
+//!
+//! It holds nothing that its events do not say, so after a panic it starts from them again; only what waits, and the
+//! commit under way, stay.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::prelude::*;
+
+use super::admission::{Answered, CommandReply, Place, RETRY_AFTER, ReadReply, not_done, not_read};
+use super::directory::Request;
+use super::error::NotDone;
+use super::load::{self, Loaded, NotLoaded};
+use super::shard::{Panics, ShardContext};
+use super::stream::{Draft, Question, Stream, Verdict};
+use super::{Command, CommandError, Order, OrderId, Version};
+use crate::commit::{self, Commit, CommitId, Fingerprint, Key};
+use crate::event_store::StoreError;
+use crate::journal::actor::{Append, Told};
+use crate::journal::{Said, Why};
+use crate::supervisor::child::{Failure, Handle};
+
+/// What an order is asked.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) enum Work {
+    Command(Box<CommandWork>),
+    Read(ReadWork),
+}
+
+#[derive(Debug)]
+pub(super) struct CommandWork {
+    pub(super) request: Request,
+    pub(super) key: Option<Key>,
+    pub(super) reply: CommandReply,
+    /// Held until the answer: the node's place, and the order's.
+    pub(super) places: [Option<Place>; 2],
+}
+
+#[derive(Debug)]
+pub(super) struct ReadWork {
+    pub(super) order: OrderId,
+    pub(super) reply: ReadReply,
+    pub(super) places: [Option<Place>; 2],
+}
+
+impl Work {
+    pub(super) fn order(&self) -> OrderId {
+        match self {
+            Self::Command(work) => work.request.order,
+            Self::Read(work) => work.order,
+        }
+    }
+
+    pub(super) fn hold(&mut self, place: Place) {
+        match self {
+            Self::Command(work) => work.places[1] = Some(place),
+            Self::Read(work) => work.places[1] = Some(place),
+        }
+    }
+
+    /// Answers that it was certainly not done.
+    pub(super) fn refuse(self, why: NotDone, retry_after: std::time::Duration) {
+        match self {
+            Self::Command(work) => work.reply.send(Err(CommandError::NotDone { why, retry_after })),
+            Self::Read(work) => work.reply.send(Err(super::ReadError::NotDone { why, retry_after })),
+        }
+    }
+
+    fn is_creation(&self) -> bool {
+        match self {
+            Self::Command(work) => matches!(work.request.command, Command::Create(_) | Command::Import(_)),
+            Self::Read(_) => false,
+        }
+    }
+
+    /// How often the same command panicked before.
+    pub(super) fn panics_before(&self, panics: &mut Panics) -> u32 {
+        match self {
+            Self::Command(work) => panics.times(work.request.order, || work.blamed_as()),
+            Self::Read(_) => 0,
+        }
+    }
+
+    /// Answers that trying again is of no use.
+    pub(super) fn refuse_for_good(self) {
+        match self {
+            Self::Command(work) => work.reply.send(Err(CommandError::Internal)),
+            Self::Read(work) => work.reply.send(Err(super::ReadError::Internal)),
+        }
+    }
+}
+
+/// Asks the actor to end. `true`: it does, and takes nothing more; `false`: it is busy.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub(super) struct Retire;
+
+pub(super) struct OrderActor {
+    id: OrderId,
+    context: Rc<ShardContext>,
+    child: Handle,
+    life: Life,
+    waiting: VecDeque<Work>,
+    under_way: Option<UnderWay>,
+    /// Which of `waiting` is being decided: the one to blame for a panic.
+    deciding: Option<usize>,
+    /// Nobody has looked into the store yet: a creation may try to be the first.
+    may_be_new: bool,
+    conflicts: u32,
+    /// The version of the last snapshot.
+    snapshot: Version,
+    /// The first start after a panic reads every event.
+    distrusts_snapshots: bool,
+}
+
+enum Life {
+    Unread,
+    Reading,
+    Read(Stream),
+}
+
+enum UnderWay {
+    /// A commit is with the journal.
+    Writing(Writing),
+    /// Refusals and reads wait for the word that nothing newer is stored.
+    Looking(Vec<Decided>),
+}
+
+struct Writing {
+    commit: Arc<Commit>,
+    /// `None` after a restart: then the stream is read again.
+    draft: Option<Draft>,
+    decided: Vec<Decided>,
+    unknown: bool,
+}
+
+struct Decided {
+    work: Work,
+    verdict: Option<Verdict>,
+    /// For a read: the order as it found it.
+    order: Option<Arc<Order>>,
+}
+
+impl OrderActor {
+    pub(super) fn new(id: OrderId, context: Rc<ShardContext>, child: Handle) -> Self {
+        Self {
+            id,
+            context,
+            child,
+            life: Life::Unread,
+            waiting: VecDeque::new(),
+            under_way: None,
+            deciding: None,
+            may_be_new: true,
+            conflicts: 0,
+            snapshot: Version::NONE,
+            distrusts_snapshots: false,
+        }
+    }
+
+    /// Goes on as far as it can without waiting for somebody.
+    fn advance(&mut self, ctx: &mut Context<Self>) {
+        while self.under_way.is_none() && !self.waiting.is_empty() {
+            match self.life {
+                Life::Reading => return,
+                Life::Unread if self.may_be_new && self.waiting.front().is_some_and(Work::is_creation) => {
+                    self.life = Life::Read(Stream::nothing(self.id));
+                }
+                Life::Unread => return self.read(ctx),
+                Life::Read(_) => self.decide(ctx),
+            }
+        }
+    }
+
+    fn read(&mut self, ctx: &mut Context<Self>) {
+        self.life = Life::Reading;
+        self.may_be_new = false;
+        let reading = load::load(self.id, self.context.loader.clone(), !self.distrusts_snapshots).into_actor(self);
+        ctx.spawn(reading.map(|loaded, actor, ctx| actor.was_read(loaded, ctx)));
+    }
+
+    fn was_read(&mut self, loaded: Result<Loaded, NotLoaded>, ctx: &mut Context<Self>) {
+        self.life = Life::Unread;
+        match loaded {
+            Ok(Loaded { stream, snapshot }) => {
+                self.snapshot = snapshot;
+                self.distrusts_snapshots = false;
+                self.life = Life::Read(stream);
+                self.advance(ctx);
+            }
+            Err(NotLoaded::Store(StoreError::Damaged(what)) | NotLoaded::Poisonous(what)) => {
+                tracing::error!(order.id = %self.id, what, "the order cannot be read");
+                self.child.fail(Failure::error(format_args!("the order cannot be read: {what}")));
+            }
+            Err(NotLoaded::Store(error)) => {
+                tracing::debug!(order.id = %self.id, %error, "the order cannot be read now");
+                self.refuse_waiting(NotDone::StoreAway);
+            }
+            Err(NotLoaded::SchemaAhead(what)) => {
+                tracing::warn!(order.id = %self.id, what, "the order holds an event of a newer docket");
+                self.refuse_waiting(NotDone::SchemaAhead);
+            }
+        }
+    }
+
+    fn refuse_waiting(&mut self, why: NotDone) {
+        for work in self.waiting.drain(..) {
+            work.refuse(why, RETRY_AFTER);
+        }
+    }
+
+    /// Decides what waits, one after another, for one commit.
+    fn decide(&mut self, ctx: &mut Context<Self>) {
+        let Life::Read(stream) = &self.life else { return };
+        let mut draft = Draft::new(stream, self.context.clock.now());
+        let mut outcomes = Vec::new();
+        for (index, work) in self.waiting.iter().enumerate() {
+            if draft.accepted() >= commit::COMMANDS_MAX || draft.bytes() >= COMMIT_BYTES {
+                break;
+            }
+            let panics = work.panics_before(&mut self.context.panics.borrow_mut());
+            let verdict = match work {
+                Work::Read(_) => None,
+                Work::Command(work) => {
+                    self.deciding = Some(index);
+                    let told = if panics > 0 { "500 internal" } else { "504 outcome-unknown" };
+                    let _handling = self.child.handling(work.request.command.name()).caller_told(told);
+                    Some(draft.judge(stream, work.question(), self.context.rules))
+                }
+            };
+            outcomes.push((verdict, draft.order().cloned()));
+        }
+        self.deciding = None;
+        let commit = draft.commit(stream);
+        let assumed_new = stream.end().version() == Version::NONE && self.may_be_new;
+        let decided: Vec<Decided> = self
+            .waiting
+            .drain(..outcomes.len())
+            .zip(outcomes)
+            .map(|(work, (verdict, order))| Decided { work, verdict, order })
+            .collect();
+        match commit {
+            Ok(Some(commit)) => self.write(Arc::new(commit), draft, decided, ctx),
+            // That the order is new was a guess, which no write has proved.
+            Ok(None) if assumed_new => self.decide_again(decided),
+            Ok(None) if self.context.loader.store.sole_writer() => self.answer(decided),
+            Ok(None) => self.look(decided, ctx),
+            Err(error) => {
+                tracing::error!(order.id = %self.id, %error, "a commit cannot be encoded");
+                decided.into_iter().for_each(|decided| decided.work.refuse(NotDone::NotDone, RETRY_AFTER));
+            }
+        }
+    }
+
+    fn write(&mut self, commit: Arc<Commit>, draft: Draft, mut decided: Vec<Decided>, ctx: &mut Context<Self>) {
+        for decided in &mut decided {
+            if let (Work::Command(work), Some(Verdict::Accepted(_))) = (&mut decided.work, &decided.verdict) {
+                work.reply.begun();
+            }
+        }
+        let writing = Writing { commit: Arc::clone(&commit), draft: Some(draft), decided, unknown: false };
+        self.under_way = Some(UnderWay::Writing(writing));
+        self.send_to_journal(commit, false, ctx);
+    }
+
+    fn send_to_journal(&mut self, commit: Arc<Commit>, again: bool, ctx: &mut Context<Self>) {
+        let id = commit.id();
+        let append = Append { commit, tell: ctx.address().recipient(), again };
+        if self.context.journal.try_send(append).is_err() && !again {
+            // It never left.
+            self.told(id, Said::NotDone(Why::StoreAway(RETRY_AFTER)), ctx);
+        }
+    }
+
+    fn look(&mut self, decided: Vec<Decided>, ctx: &mut Context<Self>) {
+        let Life::Read(stream) = &self.life else { return };
+        let (store, end) = (Arc::clone(&self.context.loader.store), *stream.end());
+        self.under_way = Some(UnderWay::Looking(decided));
+        let looking = async move { store.is_newest(&end).await }.into_actor(self);
+        ctx.spawn(looking.map(|newest, actor, ctx| actor.looked(newest, ctx)));
+    }
+
+    fn looked(&mut self, newest: Result<bool, StoreError>, ctx: &mut Context<Self>) {
+        let Some(UnderWay::Looking(decided)) = self.under_way.take() else { return };
+        match newest {
+            Ok(true) => self.answer(decided),
+            Ok(false) => self.decide_again(decided),
+            Err(_) => decided.into_iter().for_each(|decided| decided.work.refuse(NotDone::StoreAway, RETRY_AFTER)),
+        }
+        self.advance(ctx);
+    }
+
+    /// The state it rested on does not hold: it waits again, before everything that came later.
+    fn decide_again(&mut self, decided: Vec<Decided>) {
+        self.life = Life::Unread;
+        self.may_be_new = false;
+        for decided in decided.into_iter().rev() {
+            self.waiting.push_front(decided.work);
+        }
+    }
+
+    fn told(&mut self, commit: CommitId, said: Said, ctx: &mut Context<Self>) {
+        match self.under_way.take() {
+            Some(UnderWay::Writing(writing)) if writing.commit.id() == commit => self.settle(writing, said, ctx),
+            other => self.under_way = other,
+        }
+        self.advance(ctx);
+    }
+
+    fn settle(&mut self, mut writing: Writing, said: Said, ctx: &mut Context<Self>) {
+        match said {
+            Said::Written => {
+                self.conflicts = 0;
+                self.may_be_new = false;
+                match (&mut self.life, writing.draft.take()) {
+                    (Life::Read(stream), Some(draft)) => stream.adopt(draft, &writing.commit),
+                    (Life::Read(_) | Life::Reading | Life::Unread, _) => self.life = Life::Unread,
+                }
+                self.answer(writing.decided);
+                self.take_snapshot(ctx);
+            }
+            Said::Conflict => {
+                self.conflicts += 1;
+                let contended = self.conflicts > self.context.limits.conflicts_max;
+                self.decide_again(writing.decided);
+                if contended {
+                    self.conflicts = 0;
+                    self.refuse_waiting(NotDone::Contended);
+                }
+            }
+            Said::NotDone(why) => self.not_written(writing.decided, &why),
+            Said::Unknown => {
+                for decided in std::mem::take(&mut writing.decided) {
+                    decided.outcome_unknown(&writing.commit);
+                }
+                for work in std::mem::take(&mut self.waiting) {
+                    work.refuse_behind(&writing.commit);
+                }
+                writing.unknown = true;
+                self.under_way = Some(UnderWay::Writing(writing));
+            }
+        }
+    }
+
+    /// Nothing of the draft holds. Who had an event in it is told so; the others are decided again on what is stored.
+    fn not_written(&mut self, decided: Vec<Decided>, why: &Why) {
+        let (why, retry_after) = match *why {
+            Why::Overloaded => (NotDone::Overloaded, RETRY_AFTER),
+            Why::StoreAway(pause) => (NotDone::StoreAway, pause),
+        };
+        if self.may_be_new {
+            self.life = Life::Unread;
+        }
+        for decided in decided.into_iter().rev() {
+            match decided.verdict {
+                Some(Verdict::Accepted(_)) => decided.work.refuse(why, retry_after),
+                Some(Verdict::Replayed(_) | Verdict::ReplayedAt(_) | Verdict::Refused(_)) | None => {
+                    self.waiting.push_front(decided.work);
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, decided: Vec<Decided>) {
+        for decided in decided {
+            decided.answer();
+        }
+        if let Life::Read(stream) = &self.life
+            && stream.order().is_none()
+        {
+            self.context.useless.borrow_mut().push(self.id);
+        }
+    }
+
+    fn take_snapshot(&mut self, ctx: &mut Context<Self>) {
+        let Life::Read(stream) = &self.life else { return };
+        let version = stream.end().version();
+        if version.0.saturating_sub(self.snapshot.0) < self.context.limits.snapshot_every_events {
+            return;
+        }
+        let Some(snapshot) = stream.to_snapshot() else { return };
+        self.snapshot = version;
+        let snapshots = Arc::clone(&self.context.loader.snapshots);
+        let id = self.id;
+        ctx.spawn(
+            async move {
+                if let Err(error) = snapshots.save(snapshot).await {
+                    tracing::debug!(order.id = %id, %error, "a snapshot was not saved");
+                }
+            }
+            .into_actor(self),
+        );
+    }
+
+    /// Answers the command that panicked, and remembers it.
+    fn blame(&mut self) {
+        let Some(work) = self.deciding.take().and_then(|index| self.waiting.remove(index)) else { return };
+        match work {
+            Work::Command(work) => {
+                let panics = self.context.panics.borrow_mut().count(self.id, work.blamed_as());
+                let answer = if panics > 1 { CommandError::Internal } else { CommandError::OutcomeUnknown };
+                work.reply.send(Err(answer));
+            }
+            Work::Read(work) => work.reply.send(Err(not_read(NotDone::NotDone))),
+        }
+    }
+}
+
+/// A commit is closed before the next command could bring it over [`commit::BYTES_MAX`]: no command's events are larger
+/// than the bodies that are taken in, 64 KiB, and what is written beside them.
+const COMMIT_BYTES: usize = commit::BYTES_MAX - (128 << 10);
+
+impl CommandWork {
+    fn question(&self) -> Question<'_> {
+        Question {
+            command: &self.request.command,
+            key: self.key,
+            if_match: self.request.if_match.as_deref(),
+            origin: &self.request.origin,
+        }
+    }
+
+    /// What a command that panics is recognised by when it comes again: its key, or what it says.
+    pub(super) fn blamed_as(&self) -> Fingerprint {
+        match &self.request.key {
+            Some(key) => Fingerprint::of_key(key),
+            None => Fingerprint::of(&self.request.command),
+        }
+    }
+}
+
+impl Work {
+    /// The answer to what stands behind a commit whose outcome is unknown.
+    fn refuse_behind(self, commit: &Commit) {
+        let key = match &self {
+            Self::Command(work) => work.key,
+            Self::Read(_) => None,
+        };
+        let same_key = key.is_some_and(|key| commit.has_key(key.hash));
+        match self {
+            Self::Command(work) if same_key => work.reply.send(Err(CommandError::KeyInProgress)),
+            Self::Command(work) => work.reply.send(Err(not_done(NotDone::NotDone))),
+            Self::Read(work) => work.reply.send(Err(not_read(NotDone::NotDone))),
+        }
+    }
+}
+
+impl Decided {
+    fn answer(self) {
+        match self.work {
+            Work::Command(work) => work.reply.send(match self.verdict {
+                Some(Verdict::Accepted(order)) => Ok(Answered::Done { order, replayed: false }),
+                Some(Verdict::Replayed(order)) => Ok(Answered::Done { order, replayed: true }),
+                Some(Verdict::ReplayedAt(version)) => Ok(Answered::ReplayedAt(version)),
+                Some(Verdict::Refused(error)) => Err(error),
+                None => Err(CommandError::Internal),
+            }),
+            Work::Read(work) => work.reply.send(self.order.ok_or(super::ReadError::NotFound)),
+        }
+    }
+
+    fn outcome_unknown(self, commit: &Commit) {
+        match (self.work, self.verdict) {
+            (Work::Command(work), Some(Verdict::Accepted(_))) => work.reply.send(Err(CommandError::OutcomeUnknown)),
+            (work, _) => work.refuse_behind(commit),
+        }
+    }
+}
+
+impl Actor for OrderActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(1 << 20);
+        if let Some(UnderWay::Writing(writing)) = &self.under_way {
+            let commit = Arc::clone(&writing.commit);
+            self.send_to_journal(commit, true, ctx);
+        }
+        self.advance(ctx);
+    }
+}
+
+impl Supervised for OrderActor {
+    fn restarting(&mut self, _: &mut Self::Context) {
+        self.blame();
+        self.life = Life::Unread;
+        self.may_be_new = false;
+        self.distrusts_snapshots = true;
+        match self.under_way.take() {
+            Some(UnderWay::Writing(mut writing)) => {
+                writing.draft = None;
+                self.under_way = Some(UnderWay::Writing(writing));
+            }
+            Some(UnderWay::Looking(decided)) => self.decide_again(decided),
+            None => {}
+        }
+    }
+}
+
+impl Handler<Work> for OrderActor {
+    type Result = ();
+
+    fn handle(&mut self, work: Work, ctx: &mut Self::Context) {
+        if let Some(UnderWay::Writing(Writing { unknown: true, commit, .. })) = &self.under_way {
+            return work.refuse_behind(commit);
+        }
+        self.waiting.push_back(work);
+        self.advance(ctx);
+    }
+}
+
+impl Handler<Told> for OrderActor {
+    type Result = ();
+
+    fn handle(&mut self, told: Told, ctx: &mut Self::Context) {
+        self.told(told.commit, told.said, ctx);
+    }
+}
+
+impl Handler<Retire> for OrderActor {
+    type Result = bool;
+
+    fn handle(&mut self, _: Retire, _: &mut Self::Context) -> bool {
+        let idle = self.waiting.is_empty() && self.under_way.is_none() && !matches!(self.life, Life::Reading);
+        if idle {
+            self.child.end();
+        }
+        idle
+    }
+}
