@@ -1,5 +1,7 @@
 //! An event with its envelope: CloudEvents 1.0, structured JSON.
 
+#[cfg(test)]
+mod fixtures;
 pub mod upcaster;
 
 use std::borrow::Cow;
@@ -138,5 +140,49 @@ impl TryFrom<CloudEvent> for Envelope {
             },
             data: event.data,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = include_str!("../../tests/fixtures/events/order.created.v2.full.json");
+
+    fn read(text: &str) -> Result<Envelope, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    #[test]
+    fn data_stays_as_it_was_first_written() {
+        let strange = r#"{ "total": 1.50,  "total2": 1e2, "deep": {"a":[1.0,"\u00e9"]} }"#;
+        let (head, _) = TEXT.split_once(r#""data":"#).expect("data");
+        let envelope = read(&format!(r#"{head}"data":{strange}}}"#)).expect("an envelope");
+        assert_eq!(envelope.data.get(), strange);
+        assert!(serde_json::to_string(&envelope).expect("encodes").contains(strange));
+    }
+
+    #[test]
+    fn what_others_added_is_left_alone() {
+        let envelope = read(&TEXT.replace(r#""source""#, r#""partitionkey":"x","source""#)).expect("an envelope");
+        assert_eq!(envelope.event_type, "order.created");
+    }
+
+    #[test]
+    fn an_envelope_that_is_not_ours_is_refused() {
+        for (ours, foreign) in [
+            (r#""specversion":"1.0""#, r#""specversion":"2.0""#),
+            (r#""source":"/orders""#, r#""source":"/invoices""#),
+            (r#""orderversion":1"#, r#""orderversion":0"#),
+            (r#""orderversion":1"#, r#""orderversion":-1"#),
+            (r#""orderversion":1,"#, ""),
+            (r#""subject":"01939c2e-"#, r#""subject":"order-"#),
+            (r#""time":"2026"#, r#""time":"yesterday"#),
+            (r#""data":{"#, r#""daten":{"#),
+        ] {
+            assert!(TEXT.contains(ours), "{ours}");
+            assert!(read(&TEXT.replace(ours, foreign)).is_err(), "{foreign}");
+        }
+        assert!(read(TEXT).is_ok());
     }
 }

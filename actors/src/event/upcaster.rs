@@ -158,3 +158,136 @@ fn decimal(value: &RawValue) -> Option<Decimal> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(json: &str) -> &RawValue {
+        serde_json::from_str(json).expect("JSON")
+    }
+
+    fn upcast_1(json: &str) -> Result<serde_json::Value, String> {
+        upcast(EventKind::Created, 1, raw(json)).map(|data| serde_json::from_str(data.get()).expect("JSON comes out"))
+    }
+
+    #[test]
+    fn every_kind_has_a_step_to_each_schema_version_but_the_first() {
+        for kind in EventKind::ALL.iter().copied() {
+            assert_eq!(steps(kind).len() + 1, kind.newest_schema() as usize, "{kind}");
+        }
+    }
+
+    #[test]
+    fn the_newest_stays_as_it_is_and_others_are_not_there() {
+        let data = raw(r#"{ "reason":"x" }"#);
+        assert_eq!(upcast(EventKind::Cancelled, 1, data).expect("the newest").get(), data.get());
+        assert!(upcast(EventKind::Cancelled, 0, data).is_err());
+        assert!(upcast(EventKind::Cancelled, 2, data).is_err());
+        assert!(upcast(EventKind::Cancelled, u32::MAX, data).is_err());
+    }
+
+    #[test]
+    fn amounts_are_read_exactly() {
+        for (text, expected) in [
+            ("0", 0),
+            ("-0", 0),
+            ("12.5", 1250),
+            ("12.500", 1250),
+            ("\"12.50\"", 1250),
+            ("0.07", 7),
+            ("1.15", 115), // 114.99999999999999 as a binary fraction
+            ("1e2", 10_000),
+            ("1.25E+1", 1250),
+            ("125e-2", 125),
+            ("90071992547409.91", crate::money::AMOUNT_MAX),
+        ] {
+            assert_eq!(minor_units(raw(text)).map(Amount::minor_units), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn amounts_that_are_not_exact_are_refused() {
+        let number = "must be a number of at most 28 digits";
+        for (text, reason) in [
+            ("0.001", "must not have more than two decimals"),
+            ("1e-3", "must not have more than two decimals"),
+            ("-0.01", "must not be negative"),
+            ("90071992547409.92", "is too large"),
+            ("1e27", "is too large"),
+            ("79228162514264337593543950335", "is too large"),
+            ("1e400", number),
+            ("0.00000000000000000000000000000000000001", number),
+            ("1.00000000000000000000000000000000000001", number),
+            ("1.00000000000000000000000000000000000001e0", number),
+            ("true", number),
+            ("null", number),
+            ("[1]", number),
+            ("\"\"", number),
+            ("\" 1\"", number),
+            ("\"1_000\"", number),
+            ("\"+1\"", number),
+            ("\".5\"", number),
+            ("\"1,50\"", number),
+            ("\"\\\"1\\\"\"", number),
+            ("\"NaN\"", number),
+        ] {
+            assert_eq!(minor_units(raw(text)), Err(reason), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_order_without_lines_gets_one_of_its_total() {
+        for items in ["", r#","items":[]"#, r#","items":null"#] {
+            let data = upcast_1(&format!(r#"{{"orderId":"o","userId":"u","total":5{items}}}"#)).expect("upcast");
+            let expected = json!({
+                "personal": {"customer_id": "u"},
+                "currency": "EUR",
+                "items": [{"sku": "legacy", "quantity": 1, "unit_price": 500}],
+                "total": 500,
+            });
+            assert_eq!(data, expected);
+        }
+    }
+
+    #[test]
+    fn a_sku_that_stands_there_twice_is_one_line() {
+        let data = upcast_1(
+            r#"{"userId":1,"total":9,"items":[{"sku":"A","quantity":1,"price":3},{"sku":"B","quantity":0,"price":3},
+               {"sku":"A","quantity":2.0,"price":"3.00"}]}"#,
+        );
+        let expected = json!([
+            {"sku": "A", "quantity": 3, "unit_price": 300},
+            {"sku": "B", "quantity": 0, "unit_price": 300},
+        ]);
+        assert_eq!(data.expect("upcast")["items"], expected);
+    }
+
+    #[test]
+    fn what_cannot_be_translated_says_why() {
+        let items = |items: &str| format!(r#"{{"userId":"u","total":1,"items":[{items}]}}"#);
+        for (json, reason) in [
+            (r#"{"total":1}"#.to_owned(), "missing field `userId`"),
+            (r#"{"userId":"u"}"#.to_owned(), "missing field `total`"),
+            (r#"{"userId":1.5,"total":1}"#.to_owned(), "userId must be a string or a whole number"),
+            (r#"{"userId":null,"total":1}"#.to_owned(), "userId must be a string or a whole number"),
+            (r#"{"userId":"u","total":"x"}"#.to_owned(), "total must be a number"),
+            (r#"{"userId":"u","total":1,"total":1}"#.to_owned(), "duplicate field `total`"),
+            (items(r#"{"sku":"A","quantity":1}"#), "missing field `price`"),
+            (items(r#"{"sku":"A","quantity":1.5,"price":1}"#), "the quantity of \"A\" must be a whole number"),
+            (items(r#"{"sku":"A","quantity":-1,"price":1}"#), "the quantity of \"A\" must be a whole number"),
+            (items(r#"{"sku":"A","quantity":1,"price":-1}"#), "the price of \"A\" must not be negative"),
+            (
+                items(r#"{"sku":"A","quantity":1,"price":1},{"sku":"A","quantity":1,"price":2}"#),
+                "\"A\" is there at two prices",
+            ),
+            (
+                items(r#"{"sku":"A","quantity":4294967295,"price":1},{"sku":"A","quantity":1,"price":1}"#),
+                "the quantities of \"A\" are too large together",
+            ),
+        ] {
+            let error = upcast_1(&json).expect_err(&json);
+            assert!(error.contains(reason), "{json}: {error}");
+        }
+    }
+}

@@ -116,3 +116,141 @@ fn sentence(errors: &[FieldError]) -> String {
     let reasons: Vec<_> = errors.iter().map(|error| format!("{} {}", error.field, error.reason)).collect();
     reasons.join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::event::EventId;
+    use crate::order::aggregate::{decide, evolve};
+    use crate::order::event::OrderEvent;
+
+    const LINE: &str =
+        r#"{"orderId":"o-1","userId":7,"total":12.50,"items":[{"sku":"A","quantity":2,"price":"6.25"}]}"#;
+
+    /// An accepted line must be readable for ever, from what is stored of it.
+    fn assert_stays_readable(order: OrderId, command: &Command) {
+        let events = decide(None, command).expect("an accepted import is decided");
+        let [event] = events.as_slice() else { panic!("{events:?}") };
+        let stored = command.stored_form(EventId::generate(), event).expect("encodes");
+        let read = OrderEvent::decode(&stored.event_type, stored.schema_version, &stored.data);
+        assert_eq!(read.as_ref(), Ok(event));
+        evolve(None, order, event, Timestamp::from_millis(0)).expect("an order comes of it");
+    }
+
+    #[test]
+    fn an_import_is_stored_as_it_came() {
+        let (order, command) = Import::parse(&format!("  {LINE}\r\n")).expect("a good line");
+        assert_eq!(order, OrderId::of_import("o-1"));
+        let events = decide(None, &command).expect("decided");
+        let stored = command.stored_form(EventId::generate(), &events[0]).expect("encodes");
+        assert_eq!((stored.event_type.as_str(), stored.schema_version), ("order.created", 1));
+        assert_eq!(stored.data.get(), LINE);
+        assert_stays_readable(order, &command);
+    }
+
+    #[test]
+    fn a_number_and_a_text_name_the_same_order() {
+        let named = |id: &str| Import::parse(&LINE.replace(r#""o-1""#, id)).expect("a good line").0;
+        assert_eq!(named("42"), named(r#""42""#));
+        let uuid = "01939c2e-0000-7000-8000-000000000001";
+        assert_eq!(named(&format!("{uuid:?}")).to_string(), uuid);
+    }
+
+    #[test]
+    fn a_bad_line_says_everything_that_is_wrong_with_it() {
+        let long = "x".repeat(ID_CHARS_MAX + 1);
+        let replaced = |from: &str, to: &str| {
+            assert!(LINE.contains(from), "{from}");
+            LINE.replace(from, to)
+        };
+        for (line, reason) in [
+            (String::new(), "the line is empty"),
+            ("total=1".to_owned(), "not JSON: expected ident at line 1 column 2"),
+            (format!("{LINE} {LINE}"), "not JSON: trailing characters"),
+            (r#"["o-1",7,12.50]"#.to_owned(), "order must be a JSON object"),
+            (replaced("orderId", "orderid"), "order missing field `orderId`"),
+            (replaced(r#""o-1""#, "{}"), "order orderId must be a string or a whole number"),
+            (replaced(r#""o-1""#, r#""""#), "orderId must have 1 to 128 characters"),
+            (replaced("7", &format!("{long:?}")), "userId must have 1 to 128 characters"),
+            (replaced("7", r#""a\nb""#), "userId must not have control characters"),
+            (replaced("12.50", "12.51"), "total is 12.51 EUR, but the lines are 12.50 EUR together"),
+            (replaced("12.50", "12.505"), "order total must not have more than two decimals"),
+            (
+                replaced(r#""A","quantity":2"#, r#""A B","quantity":0"#),
+                "the sku \"A B\" must be 1 to 64 characters of A-Z a-z 0-9 . _ ~ -; \
+                 the quantity of \"A B\" must be a whole number from 1 to 1000000; \
+                 total is 12.50 EUR, but the lines are 0.00 EUR together",
+            ),
+            (replaced(r#""6.25""#, "90071992547409.91"), "items are too much together"),
+            (replaced("{", &format!(r#"{{"x":"{}","#, "x".repeat(LINE_BYTES_MAX))), "order must be at most"),
+        ] {
+            let error = Import::parse(&line).expect_err(&line);
+            assert!(error.starts_with(reason), "{error}");
+        }
+        let lines: Vec<_> = (0..=LINES_MAX).map(|n| format!(r#"{{"sku":"{n}","quantity":1,"price":0}}"#)).collect();
+        let many = format!(r#"{{"orderId":1,"userId":1,"total":0,"items":[{}]}}"#, lines.join(","));
+        assert_eq!(Import::parse(&many).expect_err("too many"), "items must have at most 1000 lines");
+    }
+
+    fn cents(minor_units: i64) -> String {
+        format!("{}.{:02}", minor_units / 100, minor_units % 100)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn a_line_is_accepted_exactly_when_it_adds_up(
+            items in vec((0..4_usize, 1..1_000_i64, any::<bool>()), 0..6),
+            prices in proptest::array::uniform4(0..100_000_000_i64),
+            off_by in prop_oneof![4 => Just(0), 1 => 1..5_i64],
+        ) {
+            let sum: i64 = items.iter().map(|(sku, quantity, _)| quantity * prices[*sku]).sum();
+            let total = sum + off_by;
+            let lines: Vec<_> = items
+                .iter()
+                .map(|(sku, quantity, quoted)| {
+                    let price = cents(prices[*sku]);
+                    let price = if *quoted { format!("{price:?}") } else { price };
+                    format!(r#"{{"sku":"S{sku}","quantity":{quantity},"price":{price}}}"#)
+                })
+                .collect();
+            let line =
+                format!(r#"{{"orderId":1,"userId":"u","total":{},"items":[{}]}}"#, cents(total), lines.join(","));
+            match Import::parse(&line) {
+                Ok((order, command)) => {
+                    prop_assert!(off_by == 0 || items.is_empty());
+                    assert_stays_readable(order, &command);
+                    let Command::Import(import) = &command else { panic!("{command:?}") };
+                    prop_assert_eq!(import.upcast().expect("accepted").total.minor_units(), total);
+                }
+                Err(reason) => prop_assert!(off_by != 0 && !items.is_empty(), "{reason}: {line}"),
+            }
+        }
+
+        #[test]
+        fn no_line_is_accepted_that_cannot_be_read_later(
+            order_id in prop_oneof!["[0-9]{1,3}", "\"[ -~]{0,6}\"", Just("null".to_owned())],
+            total in "(-?[0-9]{1,3}(\\.[0-9]{1,4})?([eE][+-]?[0-9]{1,2})?|\"[0-9.]{0,5}\")",
+            items in prop_oneof![
+                Just("[]".to_owned()),
+                Just("null".to_owned()),
+                "\\[\\{\"sku\":\"[a-z ]{0,2}\",\"quantity\":[0-2],\"price\":[0-9]{1,2}(\\.[05])?\\}\\]",
+            ],
+        ) {
+            let line = format!(r#"{{"orderId":{order_id},"userId":"u","total":{total},"items":{items}}}"#);
+            if let Ok((order, command)) = Import::parse(&line) {
+                assert_stays_readable(order, &command);
+            }
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(line in ".{0,80}") {
+            prop_assert!(Import::parse(&line).is_err());
+        }
+    }
+}
