@@ -334,3 +334,6 @@ impl Fields {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

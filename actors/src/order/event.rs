@@ -292,3 +292,62 @@ impl DecodeError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(event_type: &str, schema_version: u32, data: &str) -> Result<OrderEvent, DecodeError> {
+        OrderEvent::decode(event_type, schema_version, serde_json::from_str(data).expect("JSON"))
+    }
+
+    #[test]
+    fn a_type_that_is_not_known_is_ahead_of_this_docket() {
+        let error = decode("order.gift_wrapped", 1, "{}").expect_err("unknown");
+        assert_eq!(error, DecodeError::UnknownType { event_type: "order.gift_wrapped".to_owned() });
+        assert!(error.is_ahead());
+    }
+
+    #[test]
+    fn a_schema_from_the_future_is_ahead_of_this_docket() {
+        for kind in EventKind::ALL.iter().copied() {
+            let newest = kind.newest_schema();
+            let schema_version = newest + 1;
+            let error = decode(kind.event_type(), schema_version, "{}").expect_err("from the future");
+            assert_eq!(error, DecodeError::FromTheFuture { kind, schema_version, newest });
+            assert!(error.is_ahead());
+        }
+    }
+
+    #[test]
+    fn data_that_breaks_its_promise_is_unreadable_and_says_why() {
+        for (event_type, schema_version, data, reason) in [
+            ("order.paid", 1, r#"{"amount":-1,"payment_reference":"p"}"#, "an amount is a whole number"),
+            ("order.paid", 1, r#"{"amount":9007199254740992,"payment_reference":"p"}"#, "an amount is a whole number"),
+            ("order.paid", 1, r#"{"amount":1.5,"payment_reference":"p"}"#, "invalid type"),
+            ("order.paid", 1, r#"{"amount":1}"#, "missing field `payment_reference`"),
+            ("order.paid", 0, r#"{"amount":1,"payment_reference":"p"}"#, "there is no such schema version"),
+            ("order.item_added", 1, r#"{"sku":"A","quantity":-1,"unit_price":1}"#, "invalid value"),
+            ("order.delivered", 1, "7", "invalid type"),
+            ("order.created", 1, r#"{"orderId":"o","userId":"u"}"#, "missing field `total`"),
+        ] {
+            let error = decode(event_type, schema_version, data).expect_err(data);
+            assert!(!error.is_ahead(), "{error}");
+            assert!(error.to_string().contains(reason), "{error}");
+            assert!(error.to_string().starts_with(event_type), "{error}");
+        }
+    }
+
+    #[test]
+    fn fields_that_are_not_known_are_left_out() {
+        let event = decode("order.cancelled", 1, r#"{"by":"ana","reason":"x"}"#);
+        assert_eq!(event, Ok(OrderEvent::Cancelled(Cancelled { reason: "x".to_owned() })));
+    }
+
+    #[test]
+    fn every_kind_has_a_name_of_its_own() {
+        for kind in EventKind::ALL.iter().copied() {
+            assert_eq!(EventKind::of_type(kind.event_type()), Some(kind));
+        }
+    }
+}
