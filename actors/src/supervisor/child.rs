@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::ledger::{Cause, Decided, Entry, Message};
 use super::panic::{self, Panic, caught};
-use super::policy::{Decision, Importance, Policy, Record};
+use super::policy::{Decision, Importance, Intensity, Policy, Record};
 use super::tree::{Node, Status, millis};
 use crate::clock::Timestamp;
 
@@ -40,6 +40,7 @@ pub struct ChildSpec {
     closes_mailbox: bool,
     on_event: Option<Box<dyn FnMut(Event)>>,
     before: Option<Quarantine>,
+    node: Option<Node>,
 }
 
 /// How long things may take.
@@ -71,6 +72,7 @@ impl ChildSpec {
             closes_mailbox: false,
             on_event: None,
             before: None,
+            node: None,
         }
     }
 
@@ -112,9 +114,14 @@ impl ChildSpec {
         self
     }
 
-    pub(super) fn important(mut self, importance: Importance) -> Self {
-        self.importance = importance;
-        self
+    /// The root of a tree: nobody is left to decide, so its first failure is the end.
+    pub(super) fn root(root: &Node) -> Self {
+        let policy = Policy { intensity: Intensity::NONE, ..Policy::default() };
+        let mut spec = Self::isolated(root, "", root.kind(), Arc::new(policy)).listed();
+        spec.path = Arc::clone(root.path());
+        spec.importance = Importance::Essential;
+        spec.node = Some(root.clone());
+        spec
     }
 }
 
@@ -406,11 +413,27 @@ pub fn start<A>(spec: ChildSpec, make: impl FnOnce(&mut Context<A>, &Handle) -> 
 where
     A: Actor<Context = Context<A>> + Supervised,
 {
+    start_own(spec, make, false)
+}
+
+/// As [`start`], for an actor that does not end when nobody holds its address.
+pub(super) fn start_kept<A>(spec: ChildSpec, make: impl FnOnce(&mut Context<A>, &Handle) -> A) -> (Addr<A>, Handle)
+where
+    A: Actor<Context = Context<A>> + Supervised,
+{
+    start_own(spec, make, true)
+}
+
+fn start_own<A>(spec: ChildSpec, make: impl FnOnce(&mut Context<A>, &Handle) -> A, kept: bool) -> (Addr<A>, Handle)
+where
+    A: Actor<Context = Context<A>> + Supervised,
+{
     let handle = Handle::new(Arc::clone(&spec.path));
     let mut context = Context::new();
     let address = context.address();
     let actor = make(&mut context, &handle);
-    let body = ActorBody { future: context.into_future(actor), keeps: None };
+    let keeps = kept.then(|| address.clone());
+    let body = ActorBody { future: context.into_future(actor), keeps };
     run(body, handle.clone(), spec.limits, Judge::Own(Box::new(Own::new(spec, &handle))));
     (address, handle)
 }
@@ -506,6 +529,64 @@ impl Body for TaskBody {
     }
 }
 
+/// All that a supervisor gives a child at its start, to be used up on the child's arbiter. Dropped before, the child is
+/// reported as gone.
+pub(super) struct Launch {
+    node: Node,
+    handle: Handle,
+    limits: Limits,
+    reporter: Option<Reporter>,
+}
+
+impl Launch {
+    pub(super) fn new(node: Node, limits: Limits, reporter: Reporter) -> Self {
+        let handle = Handle::new(Arc::clone(node.path()));
+        node.set_handle(handle.clone());
+        Self { node, handle, limits, reporter: Some(reporter) }
+    }
+
+    pub(super) fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    pub(super) fn actor<A>(
+        self,
+        mut context: Context<A>,
+        keeps: Addr<A>,
+        make: impl FnOnce(&mut Context<A>, &Handle, &Node) -> A,
+    ) where
+        A: Actor<Context = Context<A>> + Supervised,
+    {
+        let made = caught(self.node.path(), || make(&mut context, &self.handle, &self.node));
+        self.run(made.map(|actor| ActorBody { future: context.into_future(actor), keeps: Some(keeps) }));
+    }
+
+    pub(super) fn task<J>(self, make: impl FnOnce(&Node) -> J)
+    where
+        J: FnMut(&Handle) -> LocalBoxFuture<'static, Result<(), Failure>> + 'static,
+    {
+        let made = caught(self.node.path(), || make(&self.node));
+        let handle = self.handle.clone();
+        self.run(made.map(|job| TaskBody { job: Box::new(job), future: None, handle }));
+    }
+
+    fn run(mut self, made: Result<impl Body, Panic>) {
+        let Some(reporter) = self.reporter.take() else { return };
+        match made {
+            Ok(body) => run(body, self.handle.clone(), self.limits, Judge::Supervisor(reporter)),
+            Err(panic) => reporter.report(What::Gone(Cause::Panic(panic))),
+        }
+    }
+}
+
+impl Drop for Launch {
+    fn drop(&mut self) {
+        if let Some(reporter) = &self.reporter {
+            reporter.report(What::Gone(Cause::ArbiterGone));
+        }
+    }
+}
+
 /// Who decides what follows a failure.
 pub(super) enum Judge {
     Own(Box<Own>),
@@ -563,7 +644,7 @@ impl Own {
     fn new(mut spec: ChildSpec, handle: &Handle) -> Self {
         let before = spec.before.take();
         let record = before.as_ref().map(|quarantine| quarantine.record.clone()).unwrap_or_default();
-        let node = before.as_ref().map(|quarantine| quarantine.node.clone());
+        let node = before.as_ref().map(|quarantine| quarantine.node.clone()).or(spec.node);
         let mut own = Self {
             parent: spec.parent,
             node,
@@ -579,7 +660,9 @@ impl Own {
         if own.listed || own.node.is_some() {
             own.node(handle);
         }
-        own.parent.count_live(true);
+        if !own.listed {
+            own.parent.count_live(true);
+        }
         own
     }
 
@@ -653,7 +736,9 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        self.parent.count_live(false);
+        if !self.listed {
+            self.parent.count_live(false);
+        }
     }
 }
 
