@@ -121,7 +121,6 @@ sections! {
         quarantine_first_ms: u64,
         quarantine_max_ms: u64,
         stuck_after_ms: u64,
-        ledger_max: u32,
     }
     /// `[shutdown]`
     Shutdown { deadline_ms: u64 }
@@ -251,7 +250,7 @@ impl Config {
         wrong
     }
 
-    fn positive(&self) -> [(&'static str, u64); 29] {
+    fn positive(&self) -> [(&'static str, u64); 28] {
         [
             ("http.connections_max", self.http.connections_max.into()),
             ("http.head_timeout_ms", self.http.head_timeout_ms),
@@ -281,7 +280,6 @@ impl Config {
             ("supervisor.quarantine_first_ms", self.supervisor.quarantine_first_ms),
             ("supervisor.quarantine_max_ms", self.supervisor.quarantine_max_ms),
             ("supervisor.stuck_after_ms", self.supervisor.stuck_after_ms),
-            ("supervisor.ledger_max", self.supervisor.ledger_max.into()),
         ]
     }
 

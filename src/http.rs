@@ -1,0 +1,256 @@
+//! HTTP: the callers' address and the operators'. A file a resource; what all share is at the edge (`edge.rs`), and every
+//! error is a problem (`problem.rs`, `error.rs`).
+//!
+//! Never decides about orders and never touches a store: it is handed a door to the orders and asks there.
+
+mod body;
+mod docs;
+mod edge;
+mod error;
+mod headers;
+mod health;
+mod html;
+mod import;
+mod openapi;
+mod ops;
+mod orders;
+mod origin;
+mod problem;
+mod problems;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::{App, HttpServer, Resource};
+use actors::order::directory::{Answer, Request, Trail};
+use actors::order::error::{At, CommandError, NotDone, ReadError};
+use actors::order::{Order, OrderId, Orders, Version};
+use actors::supervisor::Node;
+use async_trait::async_trait;
+
+use crate::config::{Config, millis};
+pub use health::{Part, Readiness};
+pub use openapi::document;
+use origin::Names;
+use problem::Problem;
+pub use problem::{KINDS, Kind};
+
+/// What answers for orders. [`Orders`] does; tests stand in for it.
+#[async_trait(?Send)]
+pub trait OrderDoor: Send + Sync {
+    /// Tells an order to do something.
+    async fn command(&self, request: Request) -> Result<Answer, CommandError>;
+    /// The order's state, present or earlier.
+    async fn get(&self, order: OrderId, at: At) -> Result<Arc<Order>, ReadError>;
+    /// The order's events after `after`, at most `limit`.
+    async fn trail(&self, order: OrderId, after: Version, limit: usize) -> Result<Trail, ReadError>;
+}
+
+#[async_trait(?Send)]
+impl OrderDoor for Orders {
+    async fn command(&self, request: Request) -> Result<Answer, CommandError> {
+        self.command(request).await
+    }
+
+    async fn get(&self, order: OrderId, at: At) -> Result<Arc<Order>, ReadError> {
+        self.get(order, at).await
+    }
+
+    async fn trail(&self, order: OrderId, after: Version, limit: usize) -> Result<Trail, ReadError> {
+        self.trail(order, after, limit).await
+    }
+}
+
+/// What the handlers stand on.
+pub struct Service {
+    /// The orders; `None` in a process that runs without them (503 `not-here`).
+    pub orders: Option<Arc<dyn OrderDoor>>,
+    /// What `/readyz` says.
+    pub readiness: Arc<dyn Readiness>,
+    /// The tree of supervisors, with its ledger.
+    pub tree: Node,
+    /// How long to wait.
+    pub limits: Limits,
+}
+
+/// How long a request may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For the body to arrive.
+    pub body_timeout: Duration,
+    /// For an order's answer.
+    pub answer_timeout: Duration,
+}
+
+impl Limits {
+    /// Those of the configuration.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            body_timeout: millis(config.http.body_timeout_ms),
+            answer_timeout: millis(config.http.answer_timeout_ms),
+        }
+    }
+}
+
+impl Service {
+    fn orders(&self) -> Result<&dyn OrderDoor, Problem> {
+        self.orders.as_deref().ok_or_else(|| error::not_done(NotDone::NotHere).retry_after(Duration::from_secs(60)))
+    }
+}
+
+/// Two addresses that are being served.
+#[derive(Debug)]
+pub struct Server {
+    /// Where callers are served, with the real port.
+    pub http: SocketAddr,
+    /// Where operators are served, with the real port.
+    pub ops: SocketAddr,
+    handles: [ServerHandle; 2],
+    running: [actix_rt::task::JoinHandle<io::Result<()>>; 2],
+}
+
+/// Binds both addresses and serves them. To be called on an actix system.
+///
+/// # Errors
+/// When an address cannot be bound; the message names its key.
+pub fn serve(config: &Config, service: Service) -> io::Result<Server> {
+    let http = bound("http.bind", config.http.bind)?;
+    let ops = bound("ops.bind", config.ops.bind)?;
+    let addresses = (http.local_addr()?, ops.local_addr()?);
+    let service = Data::new(service);
+    let callers = start(config, http, Names::new(addresses.0, &config.http.hosts), service.clone(), caller_routes)?;
+    let operators = start(config, ops, Names::new(addresses.1, &config.ops.hosts), service, operator_routes)?;
+    Ok(Server {
+        http: addresses.0,
+        ops: addresses.1,
+        handles: [callers.handle(), operators.handle()],
+        running: [actix_rt::spawn(callers), actix_rt::spawn(operators)],
+    })
+}
+
+impl Server {
+    /// Takes no more connections, lets what is under way finish, and cuts off what is not done at the deadline.
+    pub async fn stop(self, deadline: Duration) {
+        let [callers, operators] = &self.handles;
+        let drained = async { tokio::join!(callers.stop(true), operators.stop(true)) };
+        if tokio::time::timeout(deadline, drained).await.is_err() {
+            tracing::warn!("cut off the requests that were not answered at the deadline");
+            for running in &self.running {
+                running.abort();
+            }
+        }
+    }
+
+    /// Resolves when an address is no longer served though nobody stopped it.
+    pub async fn ended(&mut self) -> io::Error {
+        let [callers, operators] = &mut self.running;
+        let ended = tokio::select! { ended = callers => ended, ended = operators => ended };
+        match ended {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) => io::Error::other("an address is no longer served"),
+            Err(error) => io::Error::other(error),
+        }
+    }
+}
+
+fn bound(key: &str, address: SocketAddr) -> io::Result<TcpListener> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {key} = {address}: {error}"));
+    TcpListener::bind(address).map_err(named)
+}
+
+fn start(
+    config: &Config,
+    listener: TcpListener,
+    names: Names,
+    service: Data<Service>,
+    routes: fn(&mut ServiceConfig),
+) -> io::Result<actix_web::dev::Server> {
+    let workers = match config.http.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers as usize,
+    };
+    let server = HttpServer::new(move || {
+        App::new()
+            .wrap(edge::Edge::new(names.clone()))
+            .app_data(service.clone())
+            .configure(routes)
+            .default_service(web::to(nothing_here))
+    });
+    let server = server
+        .workers(workers)
+        .max_connections(config.http.connections_max as usize)
+        .client_request_timeout(millis(config.http.head_timeout_ms))
+        .keep_alive(millis(config.http.keep_alive_ms))
+        .shutdown_timeout(config.shutdown.deadline_ms.div_ceil(1_000))
+        .tcp_nodelay(true)
+        .disable_signals();
+    Ok(server.listen(listener)?.run())
+}
+
+fn caller_routes(config: &mut ServiceConfig) {
+    config
+        .app_data(Data::new(docs::Description::new()))
+        .service(resource("/orders", "POST").route(web::post().to(orders::create)))
+        .service(readable(resource("/orders/{id}", READ), orders::read))
+        .service(readable(resource("/orders/{id}/events", READ), orders::events))
+        .service(resource("/orders/{id}/items", "POST").route(web::post().to(orders::add_item)))
+        .service(resource("/orders/{id}/items/{sku}", "DELETE").route(web::delete().to(orders::remove_item)))
+        .service(resource("/orders/{id}/pay", "POST").route(web::post().to(orders::pay)))
+        .service(resource("/orders/{id}/ship", "POST").route(web::post().to(orders::ship)))
+        .service(resource("/orders/{id}/deliver", "POST").route(web::post().to(orders::deliver)))
+        .service(resource("/orders/{id}/cancel", "POST").route(web::post().to(orders::cancel)))
+        .service(resource("/orders/{id}/refund", "POST").route(web::post().to(orders::refund)))
+        .service(readable(resource("/openapi.json", READ), docs::openapi))
+        .service(readable(resource("/docs", READ), docs::entry))
+        .service(readable(resource("/docs/{file:.*}", READ), docs::file))
+        .service(readable(resource("/problems", READ), problems::index))
+        .service(readable(resource("/problems/", READ), problems::index))
+        .service(readable(resource("/problems/{name}", READ), problems::one))
+        .configure(health_routes);
+}
+
+fn operator_routes(config: &mut ServiceConfig) {
+    config
+        .service(readable(resource("/", READ), ops::index))
+        .service(readable(resource("/api/tree", READ), ops::tree))
+        .service(readable(resource("/api/restarts", READ), ops::restarts))
+        .service(readable(resource("/api/orders/{id}", READ), orders::read))
+        .service(resource("/api/import", "POST").route(web::post().to(import::import)))
+        .configure(health_routes);
+}
+
+fn health_routes(config: &mut ServiceConfig) {
+    config
+        .service(readable(resource("/healthz", READ), health::healthz))
+        .service(readable(resource("/readyz", READ), health::readyz));
+}
+
+const READ: &str = "GET, HEAD";
+
+/// A path that answers 405 to every method but those.
+fn resource(path: &str, allow: &'static str) -> Resource {
+    web::resource(path).default_service(web::to(move || async move {
+        Err::<actix_web::HttpResponse, _>(
+            Problem::new(problem::METHOD_NOT_ALLOWED, format!("This path has only {allow}."))
+                .header(header::ALLOW, HeaderValue::from_static(allow)),
+        )
+    }))
+}
+
+fn readable<H, A>(resource: Resource, handler: H) -> Resource
+where
+    H: actix_web::Handler<A>,
+    A: actix_web::FromRequest + 'static,
+    H::Output: actix_web::Responder + 'static,
+{
+    resource.route(web::get().to(handler.clone())).route(web::head().to(handler))
+}
+
+async fn nothing_here() -> Result<actix_web::HttpResponse, Problem> {
+    Err(Problem::not_found("There is no such path."))
+}

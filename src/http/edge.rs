@@ -1,0 +1,136 @@
+//! What surrounds every request: it gets a correlation id, a foreign page is refused, a panic becomes an answer, an error
+//! becomes a problem. Nothing behind the edge writes a problem's body, so all of them look alike.
+
+use std::future::{Ready, ready};
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use actix_web::body::BoxBody;
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
+use actix_web::http::header::{HeaderMap, HeaderValue};
+use actix_web::http::{Method, Uri};
+use actix_web::{Error, HttpMessage};
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use tracing::Level;
+
+use super::headers::{CORRELATION_ID, CorrelationId};
+use super::origin::Names;
+use super::problem::{INTERNAL, OUTCOME_UNKNOWN, Problem};
+
+/// The edge of an address with these names.
+#[derive(Clone)]
+pub struct Edge {
+    names: Rc<Names>,
+}
+
+impl Edge {
+    /// For an address with these names.
+    pub fn new(names: Names) -> Self {
+        Self { names: Rc::new(names) }
+    }
+}
+
+impl<S> Transform<S, ServiceRequest> for Edge
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = Error> + 'static,
+{
+    type Response = ServiceResponse<BoxBody>;
+    type Error = Error;
+    type Transform = EdgeService<S>;
+    type InitError = ();
+    type Future = Ready<Result<Self::Transform, ()>>;
+
+    fn new_transform(&self, inner: S) -> Self::Future {
+        ready(Ok(EdgeService { inner, names: Rc::clone(&self.names) }))
+    }
+}
+
+/// The edge around what answers.
+pub struct EdgeService<S> {
+    inner: S,
+    names: Rc<Names>,
+}
+
+impl<S> Service<ServiceRequest> for EdgeService<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = Error> + 'static,
+{
+    type Response = ServiceResponse<BoxBody>;
+    type Error = Error;
+    type Future = LocalBoxFuture<'static, Result<Self::Response, Error>>;
+
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        let CorrelationId(correlation) = CorrelationId::of(request.headers());
+        let line = Line::begin(&request);
+        if let Err(problem) = self.names.check(&request) {
+            let response = problem.response(&correlation);
+            line.end(response.status().as_u16(), &correlation);
+            return Box::pin(ready(Ok(request.into_response(response))));
+        }
+        request.extensions_mut().insert(CorrelationId(correlation.clone()));
+        let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        Box::pin(async move {
+            let answer = match answer.await {
+                Ok(answer) => answer,
+                // The panic hook has said where and why.
+                Err(_) => Err(Panicked(correlation.clone()).into()),
+            };
+            let response = answer.map(|response| finished(response, &correlation));
+            let status = response.as_ref().map_or(INTERNAL.status, |response| response.status().as_u16());
+            line.end(status, &correlation);
+            response
+        })
+    }
+}
+
+fn finished(mut response: ServiceResponse<BoxBody>, correlation: &HeaderValue) -> ServiceResponse<BoxBody> {
+    if let Some(error) = response.response().error() {
+        let problem = Problem::of(error).response(correlation);
+        return response.into_response(problem);
+    }
+    let headers: &mut HeaderMap = response.headers_mut();
+    headers.insert(CORRELATION_ID, correlation.clone());
+    response
+}
+
+/// A handler panicked. The request is gone with it, so the answer is written without it.
+#[derive(Debug, thiserror::Error)]
+#[error("a handler panicked")]
+struct Panicked(HeaderValue);
+
+impl actix_web::ResponseError for Panicked {
+    fn error_response(&self) -> actix_web::HttpResponse {
+        Problem::internal().response(&self.0)
+    }
+}
+
+/// A request's log line: debug for all of them, warn for those that say that something is broken.
+struct Line {
+    asked: Option<(Method, Uri, Instant)>,
+}
+
+impl Line {
+    fn begin(request: &ServiceRequest) -> Self {
+        let wanted = tracing::enabled!(Level::DEBUG);
+        Self { asked: wanted.then(|| (request.method().clone(), request.uri().clone(), Instant::now())) }
+    }
+
+    fn end(self, status: u16, correlation: &HeaderValue) {
+        let correlation = correlation.to_str().unwrap_or_default();
+        if status == INTERNAL.status || status == OUTCOME_UNKNOWN.status {
+            tracing::warn!(correlation.id = correlation, http.status = status, "request failed");
+        }
+        if let Some((method, uri, began)) = self.asked {
+            let duration_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            tracing::debug!(%method, path = uri.path(), http.status = status, duration_us,
+                correlation.id = correlation, "request");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Which problem each error of the orders is: the only place that decides it, without a wildcard.
+
+use actix_web::http::header;
+use actors::order::error::{CommandError, FieldError, NotDone, ReadError, Refusal};
+
+use super::headers::etag;
+use super::problem::{self, Kind, Problem};
+
+impl From<CommandError> for Problem {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Refused(refusal) => refusal.into(),
+            CommandError::VersionMismatch { current } => {
+                Self::new(problem::VERSION_MISMATCH, format!("The order is at version {current}."))
+                    .expected(current.0)
+                    .header(header::ETAG, etag(current))
+            }
+            CommandError::KeyReused => {
+                Self::new(problem::KEY_REUSED, "The Idempotency-Key was used for another command.")
+            }
+            CommandError::KeyInProgress => Self::new(
+                problem::KEY_IN_PROGRESS,
+                "The first command with this Idempotency-Key is still under way. Repeat after a moment.",
+            ),
+            CommandError::NotDone { why, retry_after } => not_done(why).retry_after(retry_after),
+            CommandError::OutcomeUnknown => outcome_unknown(),
+            CommandError::Internal => Self::internal(),
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotFound => no_such_order(),
+            Refusal::UnknownSku { sku } => Self::not_found(format!("The order has no line with sku {sku}.")),
+            Refusal::NotAllowed { status: _, allowed, detail } => {
+                Self::new(problem::NOT_ALLOWED, detail).allowed(allowed)
+            }
+            Refusal::PriceDiffers { sku, expected } => {
+                Self::new(problem::PRICE_DIFFERS, format!("The order has sku {sku} at another price."))
+                    .expected(expected.minor_units())
+            }
+            Refusal::AmountDiffers { expected } => {
+                let total = expected.minor_units();
+                Self::new(problem::INVALID, format!("The amount must be the order's total, {total}."))
+                    .expected(total)
+                    .errors(vec![FieldError { field: "amount".to_owned(), reason: format!("must be {total}") }])
+            }
+            Refusal::Invalid { errors } => invalid(errors),
+            Refusal::OrderFull => Self::new(problem::ORDER_FULL, "The order has taken as many commands as it can."),
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotFound => Self::not_found("There is no such order, or not at that version or time."),
+            ReadError::NotDone { why, retry_after } => not_done(why).retry_after(retry_after),
+            ReadError::Internal => Self::internal(),
+        }
+    }
+}
+
+/// Fields that cannot be right.
+pub(super) fn invalid(errors: Vec<FieldError>) -> Problem {
+    let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+    Problem::new(problem::INVALID, format!("These fields cannot be right: {}.", fields.join(", "))).errors(errors)
+}
+
+/// It may have happened.
+pub(super) fn outcome_unknown() -> Problem {
+    Problem::new(
+        problem::OUTCOME_UNKNOWN,
+        "No definite answer came in time: it may have happened. Repeat with the same Idempotency-Key.",
+    )
+}
+
+/// No order has that id.
+pub(super) fn no_such_order() -> Problem {
+    Problem::not_found("There is no such order.")
+}
+
+/// Certainly not done.
+pub(super) fn not_done(why: NotDone) -> Problem {
+    let kind: &'static Kind = match why {
+        NotDone::Overloaded => problem::OVERLOADED,
+        NotDone::StoreAway => problem::STORE_AWAY,
+        NotDone::Contended => problem::CONTENDED,
+        NotDone::OrderQuarantined => problem::ORDER_QUARANTINED,
+        NotDone::SchemaAhead => problem::SCHEMA_AHEAD,
+        NotDone::NotDone => problem::NOT_DONE,
+        NotDone::NotHere => problem::NOT_HERE,
+    };
+    Problem::new(kind, kind.meaning)
+}

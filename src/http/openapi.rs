@@ -1,0 +1,239 @@
+//! The OpenAPI document: the handlers' own descriptions, with what all of them share added by rule.
+
+use serde_json::{Value, json};
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, Required, Response, ResponseBuilder};
+use utoipa::{Modify, OpenApi};
+
+use super::problem::{self, KINDS, Kind};
+use super::{health, orders};
+
+/// The document of the callers' address.
+pub fn document() -> Document {
+    Api::openapi()
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "docket", description = "An order service: every order is a stream of events that is never lost, reordered \
+        or applied twice. Money is in minor units. Every error is a problem (RFC 9457) whose `type` is a page here."),
+    paths(
+        orders::create, orders::read, orders::events, orders::add_item, orders::remove_item, orders::pay, orders::ship,
+        orders::deliver, orders::cancel, orders::refund, health::healthz, health::readyz
+    ),
+    modifiers(&Shared),
+    tags((name = "orders", description = "Place orders and move them on."),
+        (name = "operations", description = "Is it well?"))
+)]
+struct Api;
+
+struct Shared;
+
+impl Modify for Shared {
+    fn modify(&self, document: &mut Document) {
+        document.components.get_or_insert_default().schemas.insert("Problem".to_owned(), problem_schema());
+        for (path, item) in &mut document.paths.paths {
+            for (changes, operation) in [(false, &mut item.get), (true, &mut item.post), (true, &mut item.delete)] {
+                if let Some(operation) = operation {
+                    complete(path, changes, operation);
+                }
+            }
+        }
+    }
+}
+
+fn complete(path: &str, changes: bool, operation: &mut Operation) {
+    let of_an_order = path.starts_with("/orders");
+    if of_an_order {
+        let headers = request_headers(path, changes);
+        operation.parameters.get_or_insert_default().extend(headers.into_iter().map(RefOr::T));
+        for (status, kinds) in by_status(&problems_of(path, changes)) {
+            operation.responses.responses.insert(status.to_string(), RefOr::T(problem_response(&kinds)));
+        }
+    }
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response {
+            add_headers(path, changes, status, response);
+        }
+    }
+}
+
+/// Every problem that a request to this path can meet, apart from 405, which no documented method meets.
+fn problems_of(path: &str, changes: bool) -> Vec<&'static Kind> {
+    let place = path == "/orders";
+    KINDS
+        .iter()
+        .copied()
+        .filter(|kind| match kind.status {
+            405 => false,
+            403 => changes,
+            404 => !place,
+            408 | 413 | 415 => changes && !path.ends_with("{sku}"),
+            409 => {
+                *kind == problem::KEY_IN_PROGRESS
+                    || (*kind == problem::PRICE_DIFFERS && path.ends_with("/items"))
+                    || (!place && *kind != problem::PRICE_DIFFERS)
+            }
+            412 | 422 | 504 => changes,
+            _ => changes || !matches!(kind.name, "contended" | "not-done"),
+        })
+        .filter(|kind| changes || kind.status != 409)
+        .collect()
+}
+
+fn by_status(kinds: &[&'static Kind]) -> Vec<(u16, Vec<&'static Kind>)> {
+    let mut groups: Vec<(u16, Vec<&'static Kind>)> = Vec::new();
+    for kind in kinds {
+        match groups.iter_mut().find(|(status, _)| *status == kind.status) {
+            Some((_, group)) => group.push(kind),
+            None => groups.push((kind.status, vec![kind])),
+        }
+    }
+    groups
+}
+
+fn problem_response(kinds: &[&'static Kind]) -> Response {
+    let lines: Vec<String> = kinds.iter().map(|kind| format!("`{}`: {}", kind.name, kind.title)).collect();
+    let examples = kinds.iter().map(|kind| {
+        let example = utoipa::openapi::example::ExampleBuilder::new()
+            .summary(kind.title)
+            .value(Some(example_problem(kind)))
+            .build();
+        (kind.name, RefOr::T(example))
+    });
+    let content =
+        ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).examples_from_iter(examples).build();
+    ResponseBuilder::new().description(lines.join("\n\n")).content(problem::MEDIA_TYPE, content).build()
+}
+
+fn add_headers(path: &str, changes: bool, status: &str, response: &mut Response) {
+    let mut add = |name: &str, description: &str| {
+        let header = HeaderBuilder::new().schema(Some(text())).description(Some(description)).build();
+        response.headers.insert(name.to_owned(), header.into());
+    };
+    add("X-Correlation-Id", "The caller's, or a new one: the same for everything that the request set off.");
+    let success = status.starts_with('2') || status == "304";
+    if success && path.starts_with("/orders") && !path.ends_with("/events") {
+        add("ETag", "The order's version in quotes.");
+    }
+    if success && changes {
+        add("Idempotent-Replayed", "`true` on the answer of an earlier command with the same Idempotency-Key.");
+    }
+    if status == "201" {
+        add("Location", "The path of the new order.");
+    }
+    if status == "503" && path.starts_with("/orders") {
+        add("Retry-After", "Whole seconds until it is worth trying again.");
+    }
+}
+
+fn request_headers(path: &str, changes: bool) -> Vec<Parameter> {
+    let mut headers = Vec::new();
+    if changes {
+        headers.push(header(
+            "Idempotency-Key",
+            "Makes a repeated command take effect once: it answers as the first time.",
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .min_length(Some(1))
+                .max_length(Some(255))
+                .pattern(Some("^[!#-~][!-~]*$"))
+                .examples([json!("web-77-pay")]),
+        ));
+        headers.push(header(
+            "If-Match",
+            "The command is done only if the order is at this version: its ETag, a list of them, or `*`.",
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .pattern(Some("^(\\*|\"[1-9][0-9]{0,8}\"(, \"[1-9][0-9]{0,8}\")*)$"))
+                .examples([json!("\"1\"")]),
+        ));
+    } else if !path.ends_with("/events") {
+        headers.push(header(
+            "If-None-Match",
+            "The version that the caller has: 304 when it is still that one.",
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .pattern(Some("^(\\*|(W/)?\"[0-9]{1,9}\"(, (W/)?\"[0-9]{1,9}\")*)$"))
+                .examples([json!("\"1\"")]),
+        ));
+    }
+    headers.push(header(
+        "X-Correlation-Id",
+        "Up to 128 visible ASCII characters, kept on everything that the request sets off. Anything else is replaced.",
+        ObjectBuilder::new().schema_type(Type::String),
+    ));
+    headers.push(header(
+        "traceparent",
+        "W3C trace context. Anything else is ignored.",
+        ObjectBuilder::new().schema_type(Type::String),
+    ));
+    headers
+}
+
+fn header(name: &str, description: &str, schema: ObjectBuilder) -> Parameter {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(description))
+        .schema(Some(schema))
+        .build()
+}
+
+fn text() -> Schema {
+    Schema::Object(ObjectBuilder::new().schema_type(Type::String).build())
+}
+
+fn problem_schema() -> RefOr<Schema> {
+    let schema = json!({
+        "type": "object",
+        "description": "A problem (RFC 9457).",
+        "required": ["type", "title", "status", "detail", "correlation_id"],
+        "properties": {
+            "type": {"type": "string", "enum": KINDS.iter().map(|k| format!("/problems/{}", k.name)).collect::<Vec<_>>()},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "correlation_id": {"type": "string"},
+            "allowed": {"type": "array", "items": {"type": "string"}, "description": "The commands that the order takes now."},
+            "expected": {"type": "integer", "description": "What would have been right: a price, a total, a version."},
+            "errors": {"type": "array", "items": {
+                "type": "object",
+                "required": ["field", "reason"],
+                "properties": {"field": {"type": "string"}, "reason": {"type": "string"}}
+            }}
+        }
+    });
+    serde_json::from_value(schema).unwrap_or_else(|_| RefOr::T(text()))
+}
+
+fn example_problem(kind: &Kind) -> Value {
+    json!({
+        "type": format!("/problems/{}", kind.name),
+        "title": kind.title,
+        "status": kind.status,
+        "detail": kind.meaning,
+        "correlation_id": "01939c2e-7a11-7cc3-98c4-dc0c0c07398f"
+    })
+}
+
+/// An order as the contract shows it.
+pub(super) fn example_order() -> Value {
+    json!({
+        "id": "01939c2e-7a11-7cc3-98c4-dc0c0c07398f", "status": "placed", "version": 1, "customer_id": "c-1",
+        "email": "ana@example.com", "reference": "web-77", "currency": "EUR",
+        "items": [{"sku": "A-1", "quantity": 2, "unit_price": 4995}], "total": 9990,
+        "placed_at": "2026-11-23T08:00:00.000Z", "updated_at": "2026-11-23T08:00:00.000Z"
+    })
+}
+
+/// What places it.
+pub(super) fn example_new_order() -> Value {
+    json!({
+        "customer_id": "c-1", "email": "ana@example.com", "reference": "web-77", "currency": "EUR",
+        "items": [{"sku": "A-1", "quantity": 2, "unit_price": 4995}]
+    })
+}

@@ -1,0 +1,104 @@
+//! The query parameters of reads. One that is unknown, there twice or unreadable is refused: a caller who mistypes
+//! `version` must not be given the present state instead.
+
+use actix_web::web::Query;
+use actors::order::Version;
+use actors::order::error::At;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::super::problem::Problem;
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1_000;
+
+/// Which state of an order.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "names the parameters for the OpenAPI document")]
+pub struct VersionQuery {
+    /// The state after that event. Not together with `at`.
+    #[param(minimum = 1, maximum = 4294967295i64)]
+    version: Option<u32>,
+    /// The state at that moment, RFC 3339. Not together with `version`.
+    #[param(format = DateTime, example = "2026-11-23T08:00:00Z")]
+    at: Option<String>,
+}
+
+/// Which page of a trail.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "names the parameters for the OpenAPI document")]
+pub struct TrailQuery {
+    /// Only events after this version.
+    #[param(minimum = 0, maximum = 4294967295i64, default = 0)]
+    after: Option<u32>,
+    /// At most so many events.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<u32>,
+}
+
+/// Which state is asked for.
+pub(super) fn at(query: &str) -> Result<At, Problem> {
+    let [version, at] = parameters(query, ["version", "at"])?;
+    match (version, at) {
+        (None, None) => Ok(At::Now),
+        (Some(_), Some(_)) => Err(Problem::malformed("version and at cannot be asked for together.")),
+        (Some(version), None) => match whole(&version) {
+            Some(version) if version > 0 => Ok(At::Version(Version(version))),
+            _ => Err(Problem::malformed("version must be a whole number from 1 to 4294967295.")),
+        },
+        (None, Some(at)) => match at.parse() {
+            Ok(at) => Ok(At::Time(at)),
+            Err(error) => Err(Problem::malformed(format!("at is {error}."))),
+        },
+    }
+}
+
+/// After which version, and how many.
+pub(super) fn page(query: &str) -> Result<(Version, usize), Problem> {
+    let [after, limit] = parameters(query, ["after", "limit"])?;
+    let after = match after.as_deref().map(whole) {
+        None => Version::NONE,
+        Some(Some(after)) => Version(after),
+        Some(None) => return Err(Problem::malformed("after must be a whole number from 0 to 4294967295.")),
+    };
+    let limit = match limit.as_deref().map(whole) {
+        None => LIMIT_DEFAULT,
+        Some(Some(limit)) if (1..=LIMIT_MAX).contains(&(limit as usize)) => limit as usize,
+        Some(_) => return Err(Problem::malformed("limit must be a whole number from 1 to 1000.")),
+    };
+    Ok((after, limit))
+}
+
+/// Commands have none: `?dry_run=true` must not do it.
+pub(super) fn nothing(query: &str) -> Result<(), Problem> {
+    parameters(query, []).map(|[]| ())
+}
+
+fn parameters<const N: usize>(query: &str, known: [&'static str; N]) -> Result<[Option<String>; N], Problem> {
+    let mut values = [const { None }; N];
+    if query.is_empty() {
+        return Ok(values);
+    }
+    let pairs = Query::<Vec<(String, String)>>::from_query(query);
+    let pairs = pairs.map_err(|_| Problem::malformed("The query cannot be read."))?;
+    for (name, value) in pairs.into_inner() {
+        match known.iter().position(|known| *known == name) {
+            None if known.is_empty() => return Err(Problem::malformed("There are no query parameters here.")),
+            None => {
+                let known = known.join(", ");
+                return Err(Problem::malformed(format!("A query parameter is unknown; there are: {known}.")));
+            }
+            Some(index) if values[index].is_some() => {
+                return Err(Problem::malformed(format!("{name} is there more than once.")));
+            }
+            Some(index) => values[index] = Some(value),
+        }
+    }
+    Ok(values)
+}
+
+fn whole(text: &str) -> Option<u32> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
