@@ -32,6 +32,10 @@ pub struct Told {
     pub said: Said,
 }
 
+/// The capacity of mailboxes whose bound is kept elsewhere. (An actor's own is 16 for each sender, and none for a sender
+/// that was cloned.)
+pub(crate) const MAILBOX_MAX: usize = 1 << 20;
+
 /// The journal's actor. Essential: without it nothing can be written.
 pub struct JournalActor {
     journal: Journal<Recipient<Told>>,
@@ -46,6 +50,14 @@ impl JournalActor {
     pub fn new(store: Arc<dyn EventStore>, limits: Limits) -> (Self, watch::Receiver<Health>) {
         let (health, watched) = watch::channel(Health::default());
         (Self { journal: Journal::new(limits), store, health, alarm: None, write_lost: false }, watched)
+    }
+
+    /// Made ready for `ctx`, in which it is about to start.
+    #[must_use]
+    pub fn on(self, ctx: &mut Context<Self>) -> Self {
+        // The bounds are the admission's and `waiting_max`: an order must never find this mailbox full.
+        ctx.set_mailbox_capacity(MAILBOX_MAX);
+        self
     }
 
     fn carry_out(&mut self, actions: Vec<Action<Recipient<Told>>>, ctx: &mut Context<Self>) {
@@ -111,8 +123,6 @@ impl Actor for JournalActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // The bounds are the admission's and `waiting_max`: an order must never find this mailbox closed to it.
-        ctx.set_mailbox_capacity(1 << 20);
         if std::mem::take(&mut self.write_lost) {
             let actions = self.journal.lost_write(Instant::now());
             self.carry_out(actions, ctx);

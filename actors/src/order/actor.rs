@@ -475,7 +475,6 @@ impl Actor for OrderActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(1 << 20);
         if let Some(UnderWay::Writing(writing)) = &self.under_way {
             let commit = Arc::clone(&writing.commit);
             self.send_to_journal(commit, true, ctx);

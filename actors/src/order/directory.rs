@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Addr, Recipient};
+use actix::{Addr, AsyncContext, Context, Recipient};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::commit::{Fingerprint, Key, KeyHash, Origin};
 use crate::event::Envelope;
 use crate::event_store::{EventStore, StoreError};
-use crate::journal::actor::Append;
+use crate::journal::actor::{Append, MAILBOX_MAX};
 use crate::snapshots::Snapshots;
 use crate::supervisor::{Node, Policy};
 
@@ -148,8 +148,10 @@ impl Layout {
         self.shards
     }
 
-    /// One shard, to be started on its arbiter; its orders stand below `node` in the tree.
-    pub fn shard(&self, node: &Node) -> Shard {
+    /// One shard, about to start in `ctx` on its arbiter; its orders stand below `node` in the tree.
+    pub fn shard(&self, ctx: &mut Context<Shard>, node: &Node) -> Shard {
+        // The bound is the admission's.
+        ctx.set_mailbox_capacity(MAILBOX_MAX);
         let context = ShardContext {
             loader: self.loader.clone(),
             journal: self.ports.journal.clone(),

@@ -21,7 +21,7 @@ use super::load::Loader;
 use super::stream::Rules;
 use crate::clock::Clock;
 use crate::commit::Fingerprint;
-use crate::journal::actor::Append;
+use crate::journal::actor::{Append, MAILBOX_MAX};
 use crate::supervisor::child::{self, ChildSpec, Event, Quarantine};
 use crate::supervisor::policy::Policy;
 use crate::supervisor::tree::Node;
@@ -144,9 +144,18 @@ impl Shard {
             spec = spec.after(quarantine);
         }
         let context = Rc::clone(&self.context);
-        let (actor, _) = child::start(spec, |_, handle| OrderActor::new(order, context, handle.clone()));
+        let (actor, _) = child::start(spec, |ctx, handle| {
+            ctx.set_mailbox_capacity(MAILBOX_MAX);
+            OrderActor::new(order, context, handle.clone())
+        });
         let places = Admission::new(self.context.limits.waiting_per_order_max);
         self.live.put(order, Entry { actor, used: Instant::now(), places });
+        self.shed(ctx);
+    }
+
+    /// Lets go of those that were idle the longest while too many are live. Who is busy comes back, and is asked again by
+    /// the next sweep.
+    fn shed(&mut self, ctx: &mut Context<Self>) {
         while self.live.len() > self.live_max
             && let Some((order, entry)) = self.live.pop_lru()
         {
@@ -158,7 +167,7 @@ impl Shard {
     fn retire(&mut self, order: OrderId, entry: Entry, ctx: &mut Context<Self>) {
         let asked = entry.actor.send(Retire);
         self.leaving.insert(order, Leaving { entry, held: Vec::new() });
-        ctx.spawn(asked.into_actor(self).map(move |ends, shard, ctx| {
+        ctx.spawn(asked.into_actor(self).map(move |ends, shard, _| {
             // Closed: it has ended by itself, and its news are on their way.
             if ends.unwrap_or(true) {
                 return;
@@ -167,7 +176,6 @@ impl Shard {
                 shard.live.put(order, entry);
                 held.into_iter().for_each(|work| shard.forward(order, work));
             }
-            let _ = ctx;
         }));
     }
 
@@ -178,8 +186,9 @@ impl Shard {
         }
     }
 
-    /// Lets go of what was idle for long, and of what turned out not to exist.
+    /// Lets go of what was idle for long, of what is too many, and of what turned out not to exist.
     fn sweep(&mut self, ctx: &mut Context<Self>) {
+        self.shed(ctx);
         let useless = std::mem::take(&mut *self.context.useless.borrow_mut());
         for order in useless {
             if let Some(entry) = self.live.pop(&order) {
@@ -208,8 +217,6 @@ impl Actor for Shard {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // The bound is the admission's.
-        ctx.set_mailbox_capacity(1 << 20);
         let sweep_every = (self.context.limits.passivate_after / 4).clamp(Duration::from_millis(10), SWEEP_MAX);
         ctx.run_interval(sweep_every, |shard, ctx| shard.sweep(ctx));
     }
