@@ -204,14 +204,12 @@ pub fn decide(order: Option<&Order>, command: &Command) -> Result<Vec<OrderEvent
         return Err(Refusal::Invalid { errors });
     }
     let Some(order) = order else { return begin(command).map(|created| vec![OrderEvent::Created(created)]) };
-    if !order.status.takes(command.kind()) {
-        return Err(order.refuse(match command.kind() {
-            CommandKind::Create | CommandKind::Import => "the order is there already".to_owned(),
-            kind => format!("the order is {}, it does not take {}", order.status, kind.name()),
-        }));
+    let kind = command.kind();
+    if !order.status.takes(kind) {
+        return Err(order.refuse(not_now(order.status, kind)));
     }
     match command {
-        Command::Create(_) | Command::Import(_) => Err(order.refuse("the order is there already")),
+        Command::Create(_) | Command::Import(_) => Err(order.refuse(not_now(order.status, kind))),
         Command::AddItem(item) => add_item(order, item).map(|line| vec![OrderEvent::ItemAdded(line)]),
         Command::RemoveItem { sku } => remove_item(order, sku).map(|removed| vec![OrderEvent::ItemRemoved(removed)]),
         Command::Pay { amount, reference } => pay(order, *amount, reference).map(|paid| vec![OrderEvent::Paid(paid)]),
@@ -225,6 +223,14 @@ pub fn decide(order: Option<&Order>, command: &Command) -> Result<Vec<OrderEvent
             refund(order, reason, *amount).map(|refunded| vec![OrderEvent::Refunded(refunded)])
         }
     }
+}
+
+fn not_now(status: Status, kind: CommandKind) -> String {
+    let when: Vec<_> = Status::ALL.iter().filter(|status| status.takes(kind)).map(|status| status.name()).collect();
+    if when.is_empty() {
+        return "the order is there already".to_owned();
+    }
+    format!("the order is {status}; {} is possible while it is {}", kind.name(), when.join(" or "))
 }
 
 fn begin(command: &Command) -> Result<Created, Refusal> {
@@ -244,7 +250,8 @@ fn begin(command: &Command) -> Result<Created, Refusal> {
 fn created(create: &Create) -> Result<Created, Refusal> {
     let items = create.lines().ok_or_else(|| invalid("items", TOTAL_RULE))?;
     let total = total_of(&items).ok_or_else(|| invalid("items", TOTAL_RULE))?;
-    let currency = Currency::try_from(create.currency.as_str()).map_err(|e| invalid("currency", e.to_string()))?;
+    let currency =
+        Currency::try_from(create.currency.as_str()).map_err(|error| invalid("currency", error.to_string()))?;
     let personal = Personal { customer_id: create.customer_id.clone(), email: create.email.clone() };
     Ok(Created { personal, reference: create.reference.clone(), currency, items, total })
 }
@@ -324,6 +331,7 @@ pub fn evolve(order: Option<Order>, id: OrderId, event: &OrderEvent, at: Timesta
     let cannot = |reason| CannotEvolve { event: event.kind(), status, reason };
     match order {
         None => placed(id, event, at),
+        Some(order) if order.id != id => Err("it is another order's"),
         Some(order) => order.after(event, at),
     }
     .map_err(cannot)

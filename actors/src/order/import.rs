@@ -98,8 +98,8 @@ fn check(created: &Created, fields: &mut Fields) {
         return;
     }
     for Line { sku, quantity, .. } in &created.items {
-        fields.sku(format!("the sku {sku:?}"), sku);
-        fields.whole(format!("the quantity of {sku:?}"), i64::from(*quantity), 1..=QUANTITY_MAX);
+        fields.sku(format_args!("the sku {sku:?}"), sku);
+        fields.whole(format_args!("the quantity of {sku:?}"), i64::from(*quantity), 1..=QUANTITY_MAX);
     }
     let currency = created.currency;
     match total_of(&created.items) {

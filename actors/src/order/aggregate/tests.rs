@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::{Cancellation, Order, Payment, Shipment, Status, decide, evolve};
 use crate::money::{AMOUNT_MAX, Amount, Currency};
-use crate::order::Version;
 use crate::order::command::{Command, CommandKind, TOTAL_RULE};
 use crate::order::error::Refusal;
 use crate::order::event::{Created, EventKind, OrderEvent, Personal};
 use crate::order::given_when_then::*;
+use crate::order::{OrderId, Version};
 
 const OLD_ORDER: &str = r#"{"orderId":"o-1","userId":7,"total":12.50}"#;
 
@@ -155,10 +155,13 @@ fn an_event_that_cannot_follow_says_why() {
 
 #[test]
 fn damaged_events_are_refused_and_never_panic() {
-    let wrong_total = match created(&[line("A-1", 1, 1)]) {
-        OrderEvent::Created(created) => OrderEvent::Created(Created { total: amount(2), ..created }),
-        other => other,
-    };
+    let wrong_total = OrderEvent::Created(Created {
+        personal: Personal { customer_id: "c-1".to_owned(), email: None },
+        reference: None,
+        currency: Currency::EUR,
+        items: vec![line("A-1", 1, 1)],
+        total: amount(2),
+    });
     let twice = created(&[line("A-1", 1, 1), line("A-1", 2, 1)]);
     for event in [wrong_total, twice, created(&[])] {
         assert!(evolve(None, order_id(), &event, moment(1)).is_err(), "{event:?}");
@@ -178,6 +181,8 @@ fn damaged_events_are_refused_and_never_panic() {
     for event in [refunded(0, "nothing"), refunded(12_491, "too much")] {
         assert!(evolve(Some(paid.clone()), order_id(), &event, moment(4)).is_err(), "{event:?}");
     }
+    let other = OrderId::generate();
+    assert!(evolve(Some(paid.clone()), other, &delivered(), moment(4)).is_err());
     let last = Order { version: Version(u32::MAX), ..paid };
     assert!(evolve(Some(last), order_id(), &delivered(), moment(4)).is_err());
 }
@@ -205,6 +210,17 @@ fn a_creation_says_everything_about_the_order() {
         refunded_total: Amount::ZERO,
     };
     assert_eq!(order, expected);
+}
+
+#[test]
+fn a_refusal_says_when_it_would_be_possible() {
+    given(&events_to(Status::Shipped))
+        .when(cancel())
+        .not_allowed("the order is shipped; cancel is possible while it is placed or paid", &["deliver", "refund"]);
+    given(&events_to(Status::Placed)).when(ship()).not_allowed(
+        "the order is placed; ship is possible while it is paid",
+        &["add-item", "remove-item", "pay", "cancel"],
+    );
 }
 
 #[test]
@@ -319,7 +335,7 @@ fn the_last_line_stays() {
 #[test]
 fn only_the_whole_total_pays() {
     given(&placed_events()).when(pay(12_490)).then(&[paid(12_490)]);
-    for wrong in [0, 12_489, 12_491, AMOUNT_MAX] {
+    for wrong in [i64::MIN, -12_490, 0, 12_489, 12_491, AMOUNT_MAX, i64::MAX] {
         let refusal = given(&placed_events()).when(pay(wrong)).refused();
         assert_eq!(refusal, Refusal::AmountDiffers { expected: amount(12_490) });
     }

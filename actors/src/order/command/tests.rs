@@ -115,7 +115,7 @@ fn numbers_have_their_ranges() {
     }
     for (price, good) in [(-1, false), (0, true), (AMOUNT_MAX, true), (AMOUNT_MAX + 1, false), (i64::MAX, false)] {
         assert_eq!(wrong(&Command::AddItem(item("A", 1, price))).is_empty(), good, "{price}");
-        assert_eq!(wrong(&pay(price)).is_empty(), good, "{price}");
+        assert!(wrong(&pay(price)).is_empty(), "the order knows the right amount");
         assert_eq!(wrong(&refund(Some(price))).is_empty(), good && price > 0, "{price}");
     }
 }
