@@ -5,6 +5,7 @@
 //! A step writes the schema after it as that stood then, not with today's types, so that it never has to change.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use rust_decimal::Decimal;
 use serde::Deserialize;
@@ -12,6 +13,7 @@ use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::money::Amount;
+use crate::order::command::SKU_CHARS_MAX;
 use crate::order::event::EventKind;
 
 /// A step: the data one schema version up, or what is wrong with it.
@@ -95,22 +97,29 @@ fn created_1_to_2(data: &RawValue) -> Result<Box<RawValue>, String> {
 /// Each sku once: what stands there twice at one price is one line, at two prices nobody knows what was meant.
 fn lines(items: &[Item1<'_>]) -> Result<Vec<Line2>, String> {
     let mut lines: Vec<Line2> = Vec::with_capacity(items.len());
-    for item in items {
-        let Item1 { sku, quantity, price } = item;
-        let quantity = count(quantity).ok_or_else(|| format!("the quantity of {sku:?} must be a whole number"))?;
-        let unit_price = minor_units(price).map_err(|reason| format!("the price of {sku:?} {reason}"))?;
-        match lines.iter_mut().find(|line| line.sku == *sku) {
+    let mut places = HashMap::new();
+    for Item1 { sku, quantity, price } in items {
+        let name = short(sku);
+        let quantity = count(quantity).ok_or_else(|| format!("the quantity of {name:?} must be a whole number"))?;
+        let unit_price = minor_units(price).map_err(|reason| format!("the price of {name:?} {reason}"))?;
+        let place = *places.entry(sku.as_str()).or_insert(lines.len());
+        match lines.get_mut(place) {
             Some(line) if line.unit_price != unit_price => {
-                return Err(format!("{sku:?} is there at two prices"));
+                return Err(format!("{name:?} is there at two prices"));
             }
             Some(line) => {
                 let sum = line.quantity.checked_add(quantity);
-                line.quantity = sum.ok_or_else(|| format!("the quantities of {sku:?} are too large together"))?;
+                line.quantity = sum.ok_or_else(|| format!("the quantities of {name:?} are too large together"))?;
             }
             None => lines.push(Line2 { sku: sku.clone(), quantity, unit_price }),
         }
     }
     Ok(lines)
+}
+
+/// As much of a sku as an error needs: what is wrong may be its length.
+pub(crate) fn short(sku: &str) -> &str {
+    sku.char_indices().nth(SKU_CHARS_MAX).map_or(sku, |(end, _)| &sku[..end])
 }
 
 /// A string as it is, a whole number as it is written. Also the older shape's `orderId`.

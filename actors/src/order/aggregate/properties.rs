@@ -124,8 +124,6 @@ fn check(order: &Order, events: &[OrderEvent]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
     #[test]
     fn any_sequence_of_commands_keeps_the_rules(steps in steps()) {
         let mut order: Option<Order> = None;
