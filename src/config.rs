@@ -87,6 +87,7 @@ sections! {
         shards: u32,
         waiting_max: u32,
         waiting_per_order_max: u32,
+        loading_max: u32,
         conflicts_max: u32,
         snapshot_every_events: u32,
     }
@@ -95,6 +96,8 @@ sections! {
         group_commits_max: u32,
         group_bytes_max: u64,
         waiting_commits_max: u32,
+        wait_max_ms: u64,
+        write_max_ms: u64,
         retry_first_ms: u64,
         retry_max_ms: u64,
     }
@@ -250,7 +253,7 @@ impl Config {
         wrong
     }
 
-    fn positive(&self) -> [(&'static str, u64); 28] {
+    fn positive(&self) -> [(&'static str, u64); 31] {
         [
             ("http.connections_max", self.http.connections_max.into()),
             ("http.head_timeout_ms", self.http.head_timeout_ms),
@@ -260,11 +263,14 @@ impl Config {
             ("orders.live_max", self.orders.live_max.into()),
             ("orders.waiting_max", self.orders.waiting_max.into()),
             ("orders.waiting_per_order_max", self.orders.waiting_per_order_max.into()),
+            ("orders.loading_max", self.orders.loading_max.into()),
             ("orders.conflicts_max", self.orders.conflicts_max.into()),
             ("orders.snapshot_every_events", self.orders.snapshot_every_events.into()),
             ("journal.group_commits_max", self.journal.group_commits_max.into()),
             ("journal.group_bytes_max", self.journal.group_bytes_max),
             ("journal.waiting_commits_max", self.journal.waiting_commits_max.into()),
+            ("journal.wait_max_ms", self.journal.wait_max_ms),
+            ("journal.write_max_ms", self.journal.write_max_ms),
             ("journal.retry_first_ms", self.journal.retry_first_ms),
             ("journal.retry_max_ms", self.journal.retry_max_ms),
             ("subscriber.attempts_max", self.subscriber.attempts_max.into()),

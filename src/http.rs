@@ -103,31 +103,48 @@ impl Service {
     }
 }
 
+/// Two addresses that are bound: connections wait until they are served.
+#[derive(Debug)]
+pub struct Listeners {
+    http: TcpListener,
+    ops: TcpListener,
+}
+
+impl Listeners {
+    /// Binds both addresses.
+    ///
+    /// # Errors
+    /// When an address cannot be bound; the message names its key.
+    pub fn bind(config: &Config) -> io::Result<Self> {
+        Ok(Self { http: bound("http.bind", config.http.bind)?, ops: bound("ops.bind", config.ops.bind)? })
+    }
+
+    /// Where callers and operators are served, with the real ports.
+    ///
+    /// # Errors
+    /// When the machine does not say.
+    pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.http.local_addr()?, self.ops.local_addr()?))
+    }
+}
+
 /// Two addresses that are being served.
 #[derive(Debug)]
 pub struct Server {
-    /// Where callers are served, with the real port.
-    pub http: SocketAddr,
-    /// Where operators are served, with the real port.
-    pub ops: SocketAddr,
     handles: [ServerHandle; 2],
     running: [actix_rt::task::JoinHandle<io::Result<()>>; 2],
 }
 
-/// Binds both addresses and serves them. To be called on an actix system.
+/// Serves both addresses, again if need be: the listeners stay. To be called on an actix system.
 ///
 /// # Errors
-/// When an address cannot be bound; the message names its key.
-pub fn serve(config: &Config, service: Service) -> io::Result<Server> {
-    let http = bound("http.bind", config.http.bind)?;
-    let ops = bound("ops.bind", config.ops.bind)?;
-    let addresses = (http.local_addr()?, ops.local_addr()?);
-    let service = Data::new(service);
-    let callers = start(config, http, Names::new(addresses.0, &config.http.hosts), service.clone(), caller_routes)?;
-    let operators = start(config, ops, Names::new(addresses.1, &config.ops.hosts), service, operator_routes)?;
+/// When the machine gives no threads.
+pub fn serve(config: &Config, listeners: &Listeners, service: Data<Service>) -> io::Result<Server> {
+    let (http, ops) = listeners.addresses()?;
+    let (callers, operators) = (listeners.http.try_clone()?, listeners.ops.try_clone()?);
+    let callers = start(config, callers, Names::new(http, &config.http.hosts), service.clone(), caller_routes)?;
+    let operators = start(config, operators, Names::new(ops, &config.ops.hosts), service, operator_routes)?;
     Ok(Server {
-        http: addresses.0,
-        ops: addresses.1,
         handles: [callers.handle(), operators.handle()],
         running: [actix_rt::spawn(callers), actix_rt::spawn(operators)],
     })

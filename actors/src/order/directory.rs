@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Addr, AsyncContext, Context, Recipient};
+use actix::{Addr, Context, Recipient};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 

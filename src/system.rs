@@ -1,0 +1,301 @@
+//! The one place that wires adapters to actors to HTTP. Everything is a child of one tree, started in the order in which
+//! each needs the one before, and stopped in reverse: intake first, the store last.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+use actix_rt::{Arbiter, ArbiterHandle};
+use actix_web::web::Data;
+use actors::clock::{Clock, SystemClock};
+use actors::event_store::EventStore;
+use actors::journal::actor::JournalActor;
+use actors::journal::{self, Health};
+use actors::order::Orders;
+use actors::order::directory::{self, Layout, Ports, Shard};
+use actors::order::stream::Rules;
+use actors::supervisor::child::Limits;
+use actors::supervisor::policy::{Backoff, Intensity};
+use actors::supervisor::tree::Status;
+use actors::supervisor::{Child, End, Failure, Handle, Ledger, Node, Policy, Root, Strategy, Supervisor};
+use futures_util::FutureExt;
+use tokio::sync::watch;
+
+use crate::config::{Config, millis};
+use crate::http::{self, Listeners, Part, Readiness, Service};
+use crate::sqlite::{DataDirectory, DirectoryError, OpenError, Store};
+use crate::telemetry::StartUp;
+
+/// Why a docket does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be used, or another docket uses it.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// An address cannot be bound.
+    #[error(transparent)]
+    Address(#[from] io::Error),
+}
+
+/// A docket that runs.
+pub struct System {
+    /// Where callers are served, with the real port.
+    pub http: SocketAddr,
+    /// Where operators are served, with the real port.
+    pub ops: SocketAddr,
+    root: Root,
+    node: Node,
+    store: Store,
+    /// Ended when this is dropped.
+    _arbiters: Arbiters,
+}
+
+/// The threads of a docket: orders and subscribers never share one, and the journal has its own, so that neither a hot
+/// order nor a slow subscriber holds up a write.
+struct Arbiters {
+    journal: Arbiter,
+    shards: Vec<Arbiter>,
+}
+
+impl Arbiters {
+    fn new(config: &Config) -> Self {
+        let shards = match config.orders.shards {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            shards => shards as usize,
+        };
+        Self { journal: Arbiter::new(), shards: (0..shards).map(|_| Arbiter::new()).collect() }
+    }
+}
+
+impl Drop for Arbiters {
+    fn drop(&mut self) {
+        for arbiter in self.shards.iter().chain([&self.journal]) {
+            arbiter.stop();
+        }
+    }
+}
+
+impl System {
+    /// Opens the stores, starts every actor and serves. To be called on an actix system; what is configured as 0 is what
+    /// the machine gives.
+    ///
+    /// # Errors
+    /// Whatever keeps it from serving. Nothing is left running then.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let listeners = Listeners::bind(config)?;
+        let (http, ops) = listeners.addresses()?;
+        let directory = DataDirectory::lock(&config.data.directory)?;
+        let store = Store::open(&directory)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let ledger = Ledger::new(&node_name());
+        let node = Node::root("docket", Arc::clone(&clock), ledger, u64::from(std::process::id()));
+        let arbiters = Arbiters::new(config);
+
+        let (journal, journal_address, health) = journal_child(config, &store, arbiters.journal.handle());
+        let ports = Ports {
+            store: Arc::new(store.clone()),
+            snapshots: Arc::new(store.clone()),
+            journal: journal_address.recipient(),
+            clock,
+            rules: Rules::ORDER,
+        };
+        let (shards, orders) = orders_child(config, ports, &arbiters.shards);
+        let readiness = Parts { node: node.clone(), health };
+        let service = Data::new(Service {
+            orders: Some(Arc::new(orders)),
+            readiness: Arc::new(readiness),
+            tree: node.clone(),
+            limits: http::Limits::of(config),
+        });
+        let root = Supervisor::new(Strategy::OneForOne, policy(config))
+            .child(store_child(store.clone()))
+            .child(journal)
+            .child(shards)
+            .child(http_child(config, listeners, service))
+            .start(&node);
+        Ok(Self { http, ops, root, node, store, _arbiters: arbiters })
+    }
+
+    /// What it says about itself at the start.
+    pub fn start_up(&self, config: &Config) -> StartUp {
+        let file = config.data.directory.join(crate::sqlite::store::FILE_NAME);
+        StartUp {
+            store: format!("SQLite in {}, on disk at each commit", file.display()),
+            broker: "none: subscribers follow the log".to_owned(),
+            subscribers: Vec::new(),
+            http: self.http,
+            ops: self.ops,
+            open: config.auth.open,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The tree of supervisors.
+    pub fn tree(&self) -> &Node {
+        &self.node
+    }
+
+    /// Runs until something essential has failed for good, or until `stop` resolves and everything has stopped: in
+    /// order, each part within its deadline. `at_once` cuts the stopping short.
+    pub async fn run_until(self, stop: impl Future<Output = ()>, at_once: impl Future<Output = ()>) -> End {
+        let Self { mut root, store, .. } = self;
+        let end = tokio::select! {
+            end = &mut root => end,
+            () = stop => {
+                root.handle().end();
+                tokio::select! { end = &mut root => end, () = at_once => End::Asked }
+            }
+        };
+        // What was acknowledged is durable already; this only ends the thread in order.
+        drop(tokio::time::timeout(CLOSE_WITHIN, store.close()).await);
+        end
+    }
+}
+
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+fn policy(config: &Config) -> Policy {
+    let supervisor = &config.supervisor;
+    let default = Policy::default();
+    Policy {
+        intensity: Intensity { restarts_max: supervisor.restarts_max, within: millis(supervisor.window_ms) },
+        backoff: Backoff {
+            first: millis(supervisor.backoff_first_ms),
+            factor: supervisor.backoff_factor,
+            max: millis(supervisor.backoff_max_ms),
+            reset_after: millis(supervisor.backoff_reset_ms),
+            ..default.backoff
+        },
+        quarantine: Backoff {
+            first: millis(supervisor.quarantine_first_ms),
+            max: millis(supervisor.quarantine_max_ms),
+            ..default.quarantine
+        },
+    }
+}
+
+/// Watches over the store's writing thread, and starts another when it has died.
+fn store_child(store: Store) -> Child {
+    Child::task("store", "store", move |_: &Node| {
+        move |_: &Handle| {
+            let store = store.clone();
+            async move {
+                store.restart_writer().map_err(Failure::error)?;
+                Err(Failure::error(store.writer_died().await))
+            }
+            .boxed_local()
+        }
+    })
+}
+
+fn journal_child(
+    config: &Config,
+    store: &Store,
+    arbiter: ArbiterHandle,
+) -> (Child, Addr<JournalActor>, watch::Receiver<Health>) {
+    let limits = journal::Limits {
+        group_commits_max: config.journal.group_commits_max as usize,
+        group_bytes_max: usize::try_from(config.journal.group_bytes_max).unwrap_or(usize::MAX),
+        waiting_max: config.journal.waiting_commits_max as usize,
+        wait_max: millis(config.journal.wait_max_ms),
+        write_max: millis(config.journal.write_max_ms),
+        away_first: millis(config.journal.retry_first_ms),
+        away_max: millis(config.journal.retry_max_ms),
+    };
+    let store: Arc<dyn EventStore> = Arc::new(store.clone());
+    let (journal, health) = JournalActor::new(store, limits);
+    let (child, address) = Child::actor("journal", "journal", move |ctx, _, _| journal.on(ctx));
+    (child.on(arbiter), address, health)
+}
+
+/// The shards, one an arbiter, and the door to them.
+fn orders_child(config: &Config, ports: Ports, arbiters: &[Arbiter]) -> (Child, Orders) {
+    let limits = directory::Limits {
+        passivate_after: millis(config.orders.passivate_after_ms),
+        live_max: config.orders.live_max as usize,
+        waiting_max: config.orders.waiting_max as usize,
+        waiting_per_order_max: config.orders.waiting_per_order_max as usize,
+        conflicts_max: config.orders.conflicts_max,
+        snapshot_every_events: config.orders.snapshot_every_events,
+        loading_max: config.orders.loading_max as usize,
+        answer_within: millis(config.http.answer_timeout_ms),
+    };
+    let layout = Layout::new(ports, limits, policy(config), arbiters.len());
+    let mut shards = Supervisor::new(Strategy::OneForOne, policy(config));
+    let mut addresses: Vec<Addr<Shard>> = Vec::new();
+    for (number, arbiter) in arbiters.iter().enumerate() {
+        let layout = layout.clone();
+        let (shard, address) = Child::actor(&number.to_string(), "shard", move |ctx, _, node| layout.shard(ctx, node));
+        shards = shards.child(shard.on(arbiter.handle()));
+        addresses.push(address);
+    }
+    (Child::supervisor("orders", shards), layout.door(addresses))
+}
+
+/// Serves until it is asked to stop; then takes no more connections and lets what is under way finish.
+fn http_child(config: &Config, listeners: Listeners, service: Data<Service>) -> Child {
+    let deadline = millis(config.shutdown.deadline_ms);
+    let config = config.clone();
+    let service = service.into_inner();
+    let child = Child::task("http", "http", move |_: &Node| {
+        let listeners = Rc::new(RefCell::new(Some(listeners)));
+        move |handle: &Handle| {
+            let (config, service, handle) = (config.clone(), Data::from(Arc::clone(&service)), handle.clone());
+            let listeners = Rc::clone(&listeners);
+            async move {
+                let served = listeners.borrow().as_ref().map(|listeners| http::serve(&config, listeners, service));
+                let Some(server) = served else { return Ok(()) };
+                let mut server = server.map_err(Failure::error)?;
+                tokio::select! {
+                    error = server.ended() => Err(Failure::error(error)),
+                    () = handle.stop_requested() => {
+                        // Closed, so that a caller who comes now is refused instead of left waiting.
+                        listeners.borrow_mut().take();
+                        server.stop(deadline).await;
+                        Ok(())
+                    }
+                }
+            }
+            .boxed_local()
+        }
+    });
+    child.limits(Limits { stuck_after: None, stop_within: deadline + Duration::from_secs(1) })
+}
+
+/// What `/readyz` says.
+struct Parts {
+    node: Node,
+    health: watch::Receiver<Health>,
+}
+
+impl Readiness for Parts {
+    fn parts(&self) -> Vec<Part> {
+        let health = self.health.borrow().clone();
+        let store = Part {
+            name: "store".into(),
+            ready: health.away.is_none(),
+            detail: health.away.is_some().then(|| "the store does not take writes now".into()),
+        };
+        let children = self.node.view().children;
+        let children = children.into_iter().filter(|child| child.name != "store").map(|child| Part {
+            ready: matches!(child.status, Status::Running),
+            detail: (!matches!(child.status, Status::Running)).then(|| "it is being started again".into()),
+            name: child.name.into(),
+        });
+        std::iter::once(store).chain(children).collect()
+    }
+}
+
+/// How this process is called in the ledger: host and pid.
+fn node_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("{}:{}", if host.is_empty() { "docket" } else { host }, std::process::id())
+}
