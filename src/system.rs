@@ -183,16 +183,20 @@ fn policy(config: &Config) -> Policy {
 
 /// Watches over the store's writing thread, and starts another when it has died.
 fn store_child(store: Store) -> Child {
-    Child::task("store", "store", move |_: &Node| {
-        move |_: &Handle| {
-            let store = store.clone();
+    let child = Child::task("store", "store", move |_: &Node| {
+        move |handle: &Handle| {
+            let (store, handle) = (store.clone(), handle.clone());
             async move {
                 store.restart_writer().map_err(Failure::error)?;
-                Err(Failure::error(store.writer_died().await))
+                tokio::select! {
+                    said = store.writer_died() => Err(Failure::error(said)),
+                    () = handle.stop_requested() => Ok(()),
+                }
             }
             .boxed_local()
         }
-    })
+    });
+    child.limits(Limits::default())
 }
 
 fn journal_child(

@@ -151,3 +151,72 @@ impl Handler<Append> for JournalActor {
         self.carry_out(actions, ctx);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::clock::{Timestamp, TokioClock};
+    use crate::commit::StreamEnd;
+    use crate::event_store::{Group, StoreError};
+    use crate::order::{OrderId, Version};
+    use crate::supervisor::{Child, End, Ledger, Node, Policy, Strategy, Supervisor};
+    use crate::testing::commits;
+
+    struct Broken;
+
+    #[async_trait]
+    impl EventStore for Broken {
+        async fn append(&self, _: Group) -> Vec<Appended> {
+            panic!("a store with a bug")
+        }
+
+        async fn read(&self, _: OrderId, _: Version, _: usize) -> Result<Vec<Arc<Commit>>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn is_newest(&self, _: &StreamEnd) -> Result<bool, StoreError> {
+            Ok(true)
+        }
+
+        fn sole_writer(&self) -> bool {
+            true
+        }
+    }
+
+    struct Order;
+
+    impl Actor for Order {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Told> for Order {
+        type Result = ();
+
+        fn handle(&mut self, _: Told, _: &mut Self::Context) {}
+    }
+
+    #[test]
+    fn a_journal_that_keeps_panicking_ends_everything_with_its_reason() {
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_all().start_paused(true).build().expect("a runtime")
+        };
+        actix_rt::System::with_tokio_rt(runtime).block_on(async {
+            let clock = Arc::new(TokioClock::starting_at(Timestamp::EPOCH));
+            let node = Node::root("docket", clock, Ledger::new("test"), 1);
+            let (journal, _) = JournalActor::new(Arc::new(Broken), Limits::default());
+            let (child, address) = Child::actor("journal", "journal", move |ctx, _, _| journal.on(ctx));
+            let root = Supervisor::new(Strategy::OneForOne, Policy::default()).child(child).start(&node);
+            let order = Order.start();
+            let append = Append { commit: commits::first(1), tell: order.recipient(), again: false };
+            assert!(address.try_send(append).is_ok());
+            let end = tokio::time::timeout(std::time::Duration::from_secs(3600), root).await.expect("it ends");
+            assert!(matches!(end, End::Failed(_)));
+            assert_ne!(end.exit_code(), 0);
+            let reason = end.to_string();
+            assert!(reason.contains("docket/journal") && reason.contains("a store with a bug"), "{reason}");
+        });
+    }
+}
