@@ -8,6 +8,7 @@ mod checkpointer;
 pub mod directory;
 mod event_store;
 mod gate;
+pub mod inbox;
 mod log;
 mod readers;
 mod ring;

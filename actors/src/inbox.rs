@@ -45,8 +45,13 @@ pub trait Inbox: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Row>, InboxError>;
 
-    /// When the next lane for `work` is to be tried again, if there is one.
-    async fn next_due(&self, generation: Generation, work: Work) -> Result<Option<Timestamp>, InboxError>;
+    /// When the first lane for `work` is to be tried again that is not to be tried at `after` or earlier.
+    async fn next_due(
+        &self,
+        generation: Generation,
+        work: Work,
+        after: Timestamp,
+    ) -> Result<Option<Timestamp>, InboxError>;
 
     /// The documents under these keys, in their order; `None` where there is none.
     async fn documents(&self, generation: Generation, keys: Vec<DocumentKey>) -> Result<Vec<Option<Body>>, InboxError>;
@@ -59,11 +64,17 @@ pub trait Inbox: Send + Sync {
     /// or as [`Committed::Fenced`] with rows that carry this transaction's id.
     async fn commit(&self, transaction: Arc<Transaction>) -> Result<Committed, InboxError>;
 
-    /// At most `limit` effects that have no outcome and were recorded behind `after`, in the order of their recording.
-    async fn waiting(&self, after: EffectNumber, limit: usize) -> Result<Vec<RecordedEffect>, InboxError>;
+    /// At most `limit` orders behind `after` that have effects without an outcome, in the order of their ids, without
+    /// those whose lane for performing is held.
+    async fn waiting(&self, after: Option<OrderId>, limit: usize) -> Result<Vec<OrderId>, InboxError>;
 
-    /// At most `limit` of an order's effects, in their order.
-    async fn effects(&self, order: OrderId, which: Which, limit: usize) -> Result<Vec<RecordedEffect>, InboxError>;
+    /// At most `limit` effects of each of these orders, in order for each.
+    async fn effects(
+        &self,
+        orders: Vec<OrderId>,
+        which: Which,
+        limit: usize,
+    ) -> Result<Vec<RecordedEffect>, InboxError>;
 
     /// Whether the subscriber is to rest. Kept over restarts; obeyed at [`Inbox::begin`] and by whoever is told.
     async fn set_paused(&self, paused: bool) -> Result<(), InboxError>;
@@ -408,11 +419,6 @@ pub enum Committed {
     Superseded,
 }
 
-/// The place of an effect in the order of all recordings of a subscriber.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct EffectNumber(pub u64);
-
 /// Which effect, for ever: the same when it is performed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EffectId {
@@ -450,8 +456,6 @@ pub struct NewEffect {
 /// An effect as stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecordedEffect {
-    /// Its place.
-    pub number: EffectNumber,
     /// What it is.
     pub effect: NewEffect,
     /// What became of it; `None` while it waits.
@@ -461,8 +465,10 @@ pub struct RecordedEffect {
 /// What became of an effect, for a transaction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EffectOutcome {
+    /// Of which order.
+    pub order: OrderId,
     /// Which one.
-    pub number: EffectNumber,
+    pub id: EffectId,
     /// What became of it.
     pub outcome: Outcome,
     /// When.

@@ -4,6 +4,9 @@
 //! a function that performs an effect. The engine beside it does the rest: order, duplicates, gaps, retries, the one
 //! transaction, and effects after it. A subscriber never reads the order service's store and never changes an order.
 
+pub mod actor;
+mod batch;
+pub mod engine;
 pub mod overlay;
 pub mod registry;
 pub mod settings;

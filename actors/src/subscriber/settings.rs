@@ -37,7 +37,7 @@ pub struct Backoff {
     /// After the first failure (`backoff_first_ms`).
     pub first: Duration,
     /// How much longer after each further one (`backoff_factor`).
-    pub factor: u32,
+    pub factor: f64,
     /// At most (`backoff_max_ms`).
     pub max: Duration,
 }
@@ -45,14 +45,16 @@ pub struct Backoff {
 impl Backoff {
     /// The longest wait after that many failures.
     pub fn ceiling(&self, attempts: u32) -> Duration {
-        let factor = self.factor.saturating_pow(attempts.saturating_sub(1));
-        self.first.saturating_mul(factor).min(self.max)
+        let exponent = i32::try_from(attempts.saturating_sub(1)).unwrap_or(i32::MAX);
+        let seconds = self.first.as_secs_f64() * self.factor.powi(exponent);
+        // Beyond what a duration can say, and for what is no number, the limit holds.
+        Duration::try_from_secs_f64(seconds).unwrap_or(self.max).min(self.max)
     }
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { first: Duration::from_secs(1), factor: 2, max: Duration::from_secs(60) }
+        Self { first: Duration::from_secs(1), factor: 2.0, max: Duration::from_secs(60) }
     }
 }
 

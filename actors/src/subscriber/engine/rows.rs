@@ -1,0 +1,52 @@
+//! Rows kept in memory, a bounded number of them. A cached row is only a guess: every write is fenced by the stored one.
+
+use std::collections::HashMap;
+
+use crate::inbox::Row;
+use crate::order::OrderId;
+
+/// The rows used last: those of the present half, and those of the half before it.
+#[derive(Debug)]
+pub(super) struct Rows {
+    half_max: usize,
+    young: HashMap<OrderId, Row>,
+    old: HashMap<OrderId, Row>,
+}
+
+impl Rows {
+    /// At most `max` rows.
+    pub(super) fn new(max: usize) -> Self {
+        Self { half_max: (max / 2).max(1), young: HashMap::new(), old: HashMap::new() }
+    }
+
+    /// The order's row, when it is kept.
+    pub(super) fn get(&self, order: OrderId) -> Option<&Row> {
+        self.young.get(&order).or_else(|| self.old.get(&order))
+    }
+
+    /// Keeps a row in the place of an older one.
+    pub(super) fn put(&mut self, row: Row) {
+        self.old.remove(&row.order);
+        self.young.insert(row.order, row);
+        if self.young.len() >= self.half_max {
+            self.old = std::mem::take(&mut self.young);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_newest_and_never_more_than_it_may() {
+        let mut rows = Rows::new(10);
+        let orders: Vec<_> = (0..100).map(|_| OrderId::generate()).collect();
+        for &order in &orders {
+            rows.put(Row::new(order));
+            assert!(rows.young.len() + rows.old.len() <= 10);
+            assert!(rows.get(order).is_some());
+        }
+        assert!(rows.get(orders[0]).is_none());
+    }
+}

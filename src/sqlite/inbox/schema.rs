@@ -1,0 +1,103 @@
+//! The tables of a subscriber's file.
+
+use actors::inbox::InboxError;
+use rusqlite::{Connection, OptionalExtension};
+
+use super::certainly;
+
+/// The shape of these tables; a file of another shape is refused.
+const SCHEMA: i64 = 1;
+
+/// The columns `hold_…` say why the lane is not ready for handling events, `performing_…` the same for performing
+/// effects; all of them are null while it is.
+const TABLES: &str = "
+CREATE TABLE subscriber (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  name TEXT NOT NULL,
+  term INTEGER NOT NULL,
+  generation INTEGER NOT NULL,
+  paused INTEGER NOT NULL,
+  position TEXT,
+  scanning INTEGER NOT NULL,
+  scan_after TEXT
+) STRICT;
+CREATE TABLE inbox (
+  generation INTEGER NOT NULL,
+  order_id BLOB NOT NULL,
+  applied INTEGER NOT NULL,
+  applied_event BLOB,
+  seen INTEGER NOT NULL,
+  performed INTEGER NOT NULL,
+  effects_waiting INTEGER NOT NULL,
+  hold_state TEXT,
+  hold_attempts INTEGER,
+  hold_next_attempt_at INTEGER,
+  hold_failure_kind TEXT,
+  hold_failure TEXT,
+  performing_state TEXT,
+  performing_attempts INTEGER,
+  performing_next_attempt_at INTEGER,
+  performing_failure_kind TEXT,
+  performing_failure TEXT,
+  written_by BLOB NOT NULL,
+  PRIMARY KEY (generation, order_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX inbox_held ON inbox (generation, hold_next_attempt_at) WHERE hold_state IS NOT NULL;
+CREATE INDEX inbox_performing_held ON inbox (generation, performing_next_attempt_at)
+  WHERE performing_state IS NOT NULL;
+CREATE TABLE documents (
+  generation INTEGER NOT NULL,
+  collection TEXT NOT NULL,
+  id TEXT NOT NULL,
+  body TEXT NOT NULL,
+  PRIMARY KEY (generation, collection, id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE effects (
+  order_id BLOB NOT NULL,
+  version INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  event_id BLOB NOT NULL,
+  last_of_event INTEGER NOT NULL,
+  recorded_at INTEGER NOT NULL,
+  origin TEXT NOT NULL,
+  body TEXT NOT NULL,
+  outcome TEXT,
+  outcome_detail TEXT,
+  outcome_at INTEGER,
+  PRIMARY KEY (order_id, version, position)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX effects_waiting ON effects (order_id) WHERE outcome IS NULL;
+";
+
+/// Makes the tables when they are absent, and checks whose they are.
+pub(super) fn prepare(connection: &Connection, name: &str) -> Result<(), InboxError> {
+    // The only connection: what it has written is copied to the file after about this many pages.
+    connection.pragma_update(None, "wal_autocheckpoint", 1000).map_err(|error| certainly(&error))?;
+    make(connection, name).map_err(|error| certainly(&error))?;
+    let schema: i64 =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|error| certainly(&error))?;
+    if schema != SCHEMA {
+        return Err(InboxError::Damaged(format!("its tables are of shape {schema}, this docket knows {SCHEMA}")));
+    }
+    let owner: Option<String> = connection
+        .query_row("SELECT name FROM subscriber", [], |row| row.get(0))
+        .optional()
+        .map_err(|error| certainly(&error))?;
+    match owner {
+        Some(owner) if owner == name => Ok(()),
+        Some(owner) => Err(InboxError::Damaged(format!("it belongs to the subscriber {owner}, not to {name}"))),
+        None => Err(InboxError::Damaged("it does not say whose it is".to_owned())),
+    }
+}
+
+fn make(connection: &Connection, name: &str) -> rusqlite::Result<()> {
+    let schema: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if schema != 0 {
+        return Ok(());
+    }
+    let transaction = connection.unchecked_transaction()?;
+    transaction.execute_batch(TABLES)?;
+    transaction.execute("INSERT INTO subscriber VALUES (1, ?1, 0, 0, 0, NULL, 0, NULL)", [name])?;
+    transaction.pragma_update(None, "user_version", SCHEMA)?;
+    transaction.commit()
+}
