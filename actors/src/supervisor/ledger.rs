@@ -182,8 +182,16 @@ struct Inner {
     book: Mutex<Book>,
     live: broadcast::Sender<Arc<Entry>>,
     to_store: mpsc::Sender<Arc<Entry>>,
-    stored_from: tokio::sync::Mutex<mpsc::Receiver<Arc<Entry>>>,
+    unstored: tokio::sync::Mutex<Unstored>,
     lost: AtomicU64,
+}
+
+/// What waits for the store.
+#[derive(Debug)]
+struct Unstored {
+    queue: mpsc::Receiver<Arc<Entry>>,
+    batch: Vec<Arc<Entry>>,
+    lost_said: u64,
 }
 
 #[derive(Debug, Default)]
@@ -201,13 +209,13 @@ impl Ledger {
     /// An empty one.
     pub fn new(node: &str) -> Self {
         let (live, _) = broadcast::channel(FOLLOWER_BEHIND_MAX);
-        let (to_store, stored_from) = mpsc::channel(ENTRIES_MAX);
+        let (to_store, queue) = mpsc::channel(ENTRIES_MAX);
         Self(Arc::new(Inner {
             node: node.into(),
             book: Mutex::default(),
             live,
             to_store,
-            stored_from: tokio::sync::Mutex::new(stored_from),
+            unstored: tokio::sync::Mutex::new(Unstored { queue, batch: Vec::new(), lost_said: 0 }),
             lost: AtomicU64::new(0),
         }))
     }
@@ -237,22 +245,23 @@ impl Ledger {
     /// Writes what is recorded to the store, for ever: a job for a task child. When the store fails it is tried again
     /// a little later; entries that find the queue full are lost to the store, counted and said.
     pub async fn keep(self, store: Arc<dyn LedgerStore>) {
-        let mut entries = self.0.stored_from.lock().await;
-        let mut keeper = Keeper { ledger: &self, said: 0 };
-        let mut batch = Vec::new();
+        let mut unstored = self.0.unstored.lock().await;
+        // A batch stays with the queue until it is stored: a keeper that is begun again goes on with it.
+        let Unstored { queue, batch, lost_said } = &mut *unstored;
         loop {
-            if batch.is_empty() && entries.recv_many(&mut batch, STORE_BATCH_MAX).await == 0 {
+            if batch.is_empty() && queue.recv_many(batch, STORE_BATCH_MAX).await == 0 {
                 return;
             }
-            match store.append(&batch).await {
-                Ok(()) => {
-                    batch.clear();
-                    keeper.say_lost();
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the ledger cannot be stored now");
-                    tokio::time::sleep(STORE_RETRY).await;
-                }
+            if let Err(error) = store.append(batch).await {
+                tracing::warn!(%error, "the ledger cannot be stored now");
+                tokio::time::sleep(STORE_RETRY).await;
+                continue;
+            }
+            batch.clear();
+            let lost = self.lost();
+            if lost > *lost_said {
+                tracing::warn!(lost = lost - *lost_said, "entries of the ledger were not stored: they came too fast");
+                *lost_said = lost;
             }
         }
     }
@@ -313,21 +322,6 @@ impl Ledger {
     }
 }
 
-struct Keeper<'a> {
-    ledger: &'a Ledger,
-    said: u64,
-}
-
-impl Keeper<'_> {
-    fn say_lost(&mut self) {
-        let lost = self.ledger.lost();
-        if lost > self.said {
-            tracing::warn!(lost = lost - self.said, "entries of the ledger were not stored: the store was too slow");
-            self.said = lost;
-        }
-    }
-}
-
 fn log(entry: &Entry) {
     let message = entry.message.as_ref();
     let (name, detail) = (message.map(|m| m.name.as_str()), message.and_then(|m| m.detail.as_deref()));
@@ -346,4 +340,146 @@ fn log(entry: &Entry) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A store in memory, with a switch that makes it fail: for tests.
+#[derive(Debug, Default)]
+pub struct LedgerInMemory {
+    entries: Mutex<Vec<Entry>>,
+    away: std::sync::atomic::AtomicBool,
+}
+
+impl LedgerInMemory {
+    /// From now on it does not answer, or does again.
+    pub fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::Relaxed);
+    }
+
+    fn here(&self) -> Result<MutexGuard<'_, Vec<Entry>>, StoreError> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(StoreError::Away("switched off".to_owned()));
+        }
+        Ok(lock(&self.entries))
+    }
+}
+
+#[async_trait]
+impl LedgerStore for LedgerInMemory {
+    async fn append(&self, entries: &[Arc<Entry>]) -> Result<(), StoreError> {
+        let mut there = self.here()?;
+        for entry in entries {
+            if !there.iter().any(|other| other.seq == entry.seq && other.node == entry.node) {
+                there.push(Entry::clone(entry));
+            }
+        }
+        let surplus = there.len().saturating_sub(ENTRIES_MAX);
+        there.drain(..surplus);
+        Ok(())
+    }
+
+    async fn load(&self, node: &str) -> Result<Vec<Entry>, StoreError> {
+        let there = self.here()?;
+        Ok(there.iter().filter(|entry| *entry.node == *node).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(at_millis: i64) -> Entry {
+        Entry {
+            seq: 0,
+            at: Timestamp::from_millis(at_millis),
+            node: "test".into(),
+            path: "docket/orders/0/o-1".into(),
+            kind: "order".into(),
+            cause: Cause::Error { text: "no".to_owned() },
+            message: None,
+            attempt: 1,
+            attempts_max: 5,
+            within_ms: 60_000,
+            decision: Decided::Restart,
+            next_try_at: Some(Timestamp::from_millis(at_millis + 100)),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn entries_outlive_the_process_and_numbers_never_repeat_also_when_the_clock_goes_back() {
+        let store = Arc::new(LedgerInMemory::default());
+        let first = Ledger::new("test");
+        let keeper = tokio::spawn(first.clone().keep(store.clone()));
+        let seqs: Vec<_> = [1_000, 1_000, 900].map(|at| first.record(entry(at)).seq).into();
+        assert_eq!(seqs, [1_000, 1_001, 1_002]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        keeper.abort();
+
+        let second = Ledger::new("test");
+        second.load(&*store).await.expect("here");
+        assert_eq!(second.record(entry(500)).seq, 1_003);
+        let seqs: Vec<_> = second.last(9).iter().map(|entry| entry.seq).collect();
+        assert_eq!(seqs, [1_003, 1_002, 1_001, 1_000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_away_disturbs_nobody_and_what_it_missed_is_counted() {
+        let store = Arc::new(LedgerInMemory::default());
+        store.set_away(true);
+        let ledger = Ledger::new("test");
+        ledger.load(&*store).await.expect_err("away");
+        let keeper = tokio::spawn(ledger.clone().keep(store.clone()));
+        tokio::task::yield_now().await;
+        for at in 0..5_000 {
+            ledger.record(entry(at));
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(ledger.last(usize::MAX).len(), ENTRIES_MAX);
+        assert_eq!(ledger.counts()[0].count, 5_000);
+        assert_eq!(store.load("test").await.map(|entries| entries.len()).ok(), None);
+        store.set_away(false);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let stored = store.load("test").await.expect("here").len() as u64;
+        assert!(stored > 0 && stored + ledger.lost() >= 5_000, "{stored} stored, {} lost", ledger.lost());
+        keeper.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_keeper_that_is_started_again_goes_on_where_the_last_one_was() {
+        let store = Arc::new(LedgerInMemory::default());
+        store.set_away(true);
+        let ledger = Ledger::new("test");
+        let keeper = tokio::spawn(ledger.clone().keep(store.clone()));
+        let recorded = ledger.record(entry(1)).seq;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        keeper.abort();
+        store.set_away(false);
+        let keeper = tokio::spawn(ledger.clone().keep(store.clone()));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let stored: Vec<_> = store.load("test").await.expect("here").iter().map(|entry| entry.seq).collect();
+        assert_eq!(stored, [recorded]);
+        keeper.abort();
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_is_slow_is_told_what_it_missed_and_holds_nobody_up() {
+        let ledger = Ledger::new("test");
+        let mut follower = ledger.follow();
+        for at in 0..300 {
+            ledger.record(entry(at));
+        }
+        let missed = follower.recv().await.expect_err("it was too far behind");
+        assert!(matches!(missed, broadcast::error::RecvError::Lagged(44)), "{missed}");
+        assert_eq!(follower.recv().await.expect("the oldest that is left").at.as_millis(), 44);
+    }
+
+    #[test]
+    fn an_entry_reads_as_it_was_written() {
+        let mut entry = entry(1);
+        let inner = Cause::Panic(Panic { text: "boom".to_owned(), place: "a.rs:1:2".to_owned() });
+        entry.cause = Cause::Escalated { path: "docket/journal".into(), cause: Box::new(inner) };
+        entry.message =
+            Some(Message { name: "PayOrder".to_owned(), detail: None, caller_told: Some("504".to_owned()) });
+        let text = serde_json::to_string(&entry).expect("JSON");
+        assert_eq!(serde_json::from_str::<Entry>(&text).expect("own text"), entry);
+    }
 }

@@ -322,3 +322,145 @@ impl Siblings {
         .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Strategy as Generate, prop, prop_assert, proptest};
+
+    use super::*;
+
+    fn policy() -> Policy {
+        let mut policy = Policy::default();
+        policy.intensity = Intensity { restarts_max: 3, within: Duration::from_secs(60) };
+        policy.backoff.jitter = 0.0;
+        policy
+    }
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn restart_ms(decision: Decision) -> u128 {
+        let Decision::Restart { after } = decision else { panic!("{decision:?}") };
+        after.as_millis()
+    }
+
+    #[test]
+    fn so_many_in_the_window_are_borne_and_no_more() {
+        let start = Instant::now();
+        let mut record = Record::default();
+        for failure in 0..3 {
+            let decision = record.failed(&policy(), Importance::Essential, start + secs(failure * 20), 0.5);
+            assert!(matches!(decision, Decision::Restart { .. }), "{failure}");
+        }
+        assert_eq!(record.borne(&policy(), start + secs(59)), 3);
+        let mut later = record.clone();
+        assert_eq!(record.failed(&policy(), Importance::Essential, start + secs(59), 0.5), Decision::Escalate);
+        let decision = later.failed(&policy(), Importance::Essential, start + secs(60), 0.5);
+        assert!(matches!(decision, Decision::Restart { .. }), "the first has left the window");
+    }
+
+    #[test]
+    fn waits_grow_and_begin_anew_only_after_it_has_worked_for_long_enough() {
+        let mut policy = policy();
+        policy.intensity = Intensity::UNLIMITED;
+        let mut now = Instant::now();
+        let mut record = Record::default();
+        let waits: Vec<_> =
+            (0..9).map(|_| restart_ms(record.failed(&policy, Importance::Isolated, now, 0.0))).collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000]);
+        // An hour down is not an hour of work.
+        now += secs(3_600);
+        assert_eq!(restart_ms(record.failed(&policy, Importance::Isolated, now, 0.0)), 10_000);
+        record.resumed(now);
+        assert_eq!(restart_ms(record.failed(&policy, Importance::Isolated, now + secs(59), 0.0)), 10_000);
+        record.resumed(now);
+        assert_eq!(restart_ms(record.failed(&policy, Importance::Isolated, now + secs(60), 0.0)), 100);
+    }
+
+    #[test]
+    fn after_a_quarantine_one_failure_is_enough_until_it_has_worked_for_long_enough() {
+        let policy = Policy { intensity: Intensity { restarts_max: 0, within: secs(60) }, ..policy() };
+        let mut record = Record::default();
+        let mut now = Instant::now();
+        let mut quarantined = |record: &mut Record, after: Duration| {
+            record.resumed(now);
+            now += after;
+            match record.failed(&policy, Importance::Isolated, now, 0.0) {
+                Decision::Quarantine { after } => after.as_secs(),
+                other @ (Decision::Restart { .. } | Decision::Escalate) => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(quarantined(&mut record, secs(1)), 30);
+        assert!(record.is_on_trial());
+        assert_eq!(quarantined(&mut record, secs(299)), 60);
+        assert_eq!(quarantined(&mut record, secs(300)), 30);
+        record.released();
+        assert!(!record.is_on_trial());
+    }
+
+    #[test]
+    fn an_isolated_sibling_neither_takes_others_along_nor_counts_against_them() {
+        let mut siblings = Siblings::new(Strategy::OneForAll, policy());
+        siblings.push(Importance::Essential, None);
+        siblings.push(Importance::Isolated, None);
+        siblings.push(Importance::Essential, None);
+        let now = Instant::now();
+        for _ in 0..3 {
+            let verdict = siblings.failed(1, now, 0.0);
+            assert!(matches!(&verdict, Verdict::Restart { halt, start, .. } if halt.is_empty() && start == &[1]));
+        }
+        assert!(matches!(siblings.failed(1, now, 0.0), Verdict::Quarantine { .. }));
+        let verdict = siblings.failed(2, now, 0.0);
+        let Verdict::Restart { halt, start, .. } = verdict else { panic!("{verdict:?}") };
+        assert_eq!((halt, start), (vec![0], vec![0, 2]), "the quarantined one is left alone");
+    }
+
+    fn any_backoff() -> impl Generate<Value = Backoff> {
+        (1..5_000u64, 1.0..10.0f64, 1..100_000u64, 0.0..=1.0f64).prop_map(|(first, factor, max, jitter)| Backoff {
+            first: Duration::from_millis(first),
+            factor,
+            max: Duration::from_millis(max),
+            jitter,
+            reset_after: secs(60),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_wait_is_never_longer_than_allowed_nor_shorter_than_its_jitter_lets_it(
+            backoff in any_backoff(), attempt in 1..10_000u32, chance in 0.0..=1.0f64,
+        ) {
+            let wait = backoff.delay(attempt, chance);
+            let longest = Backoff { jitter: 0.0, ..backoff }.delay(attempt, 0.0);
+            prop_assert!(wait <= longest && longest <= backoff.max);
+            prop_assert!(wait.as_secs_f64() >= longest.as_secs_f64() * (1.0 - backoff.jitter) - 1e-6);
+            prop_assert!(longest <= Backoff { jitter: 0.0, ..backoff }.delay(attempt + 1, 0.0), "it never shrinks");
+        }
+
+        #[test]
+        fn no_window_ever_holds_more_restarts_than_are_borne(
+            gaps in prop::collection::vec(0..30_000u64, 1..200), restarts_max in 0..6u32, isolated: bool,
+        ) {
+            let policy = Policy { intensity: Intensity { restarts_max, within: secs(60) }, ..policy() };
+            let importance = if isolated { Importance::Isolated } else { Importance::Essential };
+            let mut record = Record::default();
+            let mut now = Instant::now();
+            let mut restarts: Vec<Instant> = Vec::new();
+            for gap in gaps {
+                now += Duration::from_millis(gap);
+                match record.failed(&policy, importance, now, 0.3) {
+                    Decision::Restart { .. } => restarts.push(now),
+                    Decision::Quarantine { .. } => prop_assert!(isolated),
+                    Decision::Escalate => {
+                        prop_assert!(!isolated);
+                        break;
+                    }
+                }
+                let within = restarts.iter().filter(|at| now - **at < secs(60)).count();
+                prop_assert!(within <= restarts_max as usize);
+                prop_assert!(record.borne.len() <= restarts_max as usize);
+            }
+        }
+    }
+}
