@@ -539,24 +539,15 @@ fn a_failure_escalates_through_two_levels_each_restarting_what_it_has() {
         let (apart, apart_address) = counter("apart", &diary);
         let outer = Supervisor::new(Strategy::OneForOne, once).child(Child::supervisor("middle", middle)).child(apart);
         let root = outer.start(&tree);
-        let mut ended = Box::pin(root);
-        let mut failures = 0;
-        let end = loop {
-            let failed = tokio::select! {
-                biased;
-                failed = address.send(Do::Panic) => failed,
-                end = &mut ended => break end,
-            };
-            assert!(failed.is_err());
-            failures += 1;
-            if failures < 8 {
-                assert!(apart_address.send(Add(1)).await.is_ok(), "what is apart goes on");
-            }
+        for failure in 1..=8 {
+            assert!(address.send(Do::Panic).await.is_err());
             sleep(secs(1)).await;
-        };
+            // Each level bears one failure: 2 × 2 × 2.
+            assert_eq!(apart_address.send(Add(1)).await.is_ok(), failure < 8, "failure {failure}");
+        }
+        let end = tokio::time::timeout(secs(1), root).await.expect("it has ended");
         let text = end.to_string();
         assert!(text.starts_with("docket/middle/inner/leaf failed for good: panic at "), "{text}");
-        // Each level bears one: 2 × 2 × 2.
         assert!(diary.take().iter().any(|note| note == "other restarting"), "one for all inside");
         let escalated = tree.ledger().last(100);
         let of = |path: &str| escalated.iter().filter(|entry| *entry.path == *path).count();
