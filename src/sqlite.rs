@@ -9,6 +9,7 @@ pub mod directory;
 mod event_store;
 mod gate;
 pub mod inbox;
+pub mod ledger;
 mod log;
 mod readers;
 mod ring;

@@ -151,12 +151,12 @@ impl Decided {
 /// Where entries outlive the process. Adapters: `sqlite/ledger.rs`, `mongo/ledger.rs`.
 #[async_trait]
 pub trait LedgerStore: Send + Sync {
-    /// Adds entries, and may forget all but the last [`ENTRIES_MAX`] of their node. An entry with a `seq` that is there
-    /// is there once. The last entries before a crash may be lost.
+    /// Adds entries, and may forget all but the last [`ENTRIES_MAX`]. One that is there already (by node and `seq`) stays
+    /// there once. The last entries before a crash may be lost.
     async fn append(&self, entries: &[Arc<Entry>]) -> Result<(), StoreError>;
 
-    /// The last [`ENTRIES_MAX`] entries of that node, the oldest first.
-    async fn load(&self, node: &str) -> Result<Vec<Entry>, StoreError>;
+    /// The last [`ENTRIES_MAX`] entries, of all nodes that write to this store, the oldest first.
+    async fn load(&self) -> Result<Vec<Entry>, StoreError>;
 }
 
 /// How often what failed, why, and what followed.
@@ -230,7 +230,7 @@ impl Ledger {
     /// # Errors
     /// The store's; the ledger is then as before, and works.
     pub async fn load(&self, store: &dyn LedgerStore) -> Result<(), StoreError> {
-        let loaded = store.load(&self.0.node).await?;
+        let loaded = store.load().await?;
         let mut book = self.book();
         let first = book.entries.front().map_or(u64::MAX, |entry| entry.seq);
         for entry in loaded.into_iter().rev() {
@@ -377,9 +377,8 @@ impl LedgerStore for LedgerInMemory {
         Ok(())
     }
 
-    async fn load(&self, node: &str) -> Result<Vec<Entry>, StoreError> {
-        let there = self.here()?;
-        Ok(there.iter().filter(|entry| *entry.node == *node).cloned().collect())
+    async fn load(&self) -> Result<Vec<Entry>, StoreError> {
+        Ok(self.here()?.clone())
     }
 }
 
@@ -435,10 +434,10 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(ledger.last(usize::MAX).len(), ENTRIES_MAX);
         assert_eq!(ledger.counts()[0].count, 5_000);
-        assert_eq!(store.load("test").await.map(|entries| entries.len()).ok(), None);
+        assert_eq!(store.load().await.map(|entries| entries.len()).ok(), None);
         store.set_away(false);
         tokio::time::sleep(Duration::from_secs(60)).await;
-        let stored = store.load("test").await.expect("here").len() as u64;
+        let stored = store.load().await.expect("here").len() as u64;
         assert!(stored > 0 && stored + ledger.lost() >= 5_000, "{stored} stored, {} lost", ledger.lost());
         keeper.abort();
     }
@@ -455,7 +454,7 @@ mod tests {
         store.set_away(false);
         let keeper = tokio::spawn(ledger.clone().keep(store.clone()));
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let stored: Vec<_> = store.load("test").await.expect("here").iter().map(|entry| entry.seq).collect();
+        let stored: Vec<_> = store.load().await.expect("here").iter().map(|entry| entry.seq).collect();
         assert_eq!(stored, [recorded]);
         keeper.abort();
     }
