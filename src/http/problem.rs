@@ -145,6 +145,12 @@ impl Kind {
 pub struct Problem {
     kind: &'static Kind,
     detail: Cow<'static, str>,
+    help: Box<Help>,
+}
+
+/// What a problem says besides, boxed so that a result with a problem stays small.
+#[derive(Clone, Debug, Default)]
+struct Help {
     allowed: Vec<&'static str>,
     expected: Option<Value>,
     errors: Vec<FieldError>,
@@ -175,14 +181,7 @@ struct Field<'a> {
 impl Problem {
     /// A problem of that kind; `detail` is one or two sentences for whoever asked.
     pub fn new(kind: &'static Kind, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            kind,
-            detail: detail.into(),
-            allowed: Vec::new(),
-            expected: None,
-            errors: Vec::new(),
-            headers: Vec::new(),
-        }
+        Self { kind, detail: detail.into(), help: Box::default() }
     }
 
     /// The request cannot be read.
@@ -203,28 +202,28 @@ impl Problem {
     /// With the commands that are allowed.
     #[must_use]
     pub fn allowed(mut self, commands: Vec<&'static str>) -> Self {
-        self.allowed = commands;
+        self.help.allowed = commands;
         self
     }
 
     /// With what would have been right.
     #[must_use]
     pub fn expected(mut self, value: impl Into<Value>) -> Self {
-        self.expected = Some(value.into());
+        self.help.expected = Some(value.into());
         self
     }
 
     /// With the fields that are wrong.
     #[must_use]
     pub fn errors(mut self, errors: Vec<FieldError>) -> Self {
-        self.errors = errors;
+        self.help.errors = errors;
         self
     }
 
     /// With a header.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
+        self.help.headers.push((name, value));
         self
     }
 
@@ -253,19 +252,19 @@ impl Problem {
 
     /// The answer, with the correlation id of the request.
     pub fn response(&self, correlation_id: &HeaderValue) -> HttpResponse {
-        let errors = self.errors.iter().map(|e| Field { field: &e.field, reason: &e.reason }).collect();
+        let errors = self.help.errors.iter().map(|e| Field { field: &e.field, reason: &e.reason }).collect();
         let body = Body {
             r#type: format!("/problems/{}", self.kind.name),
             title: self.kind.title,
             status: self.kind.status,
             detail: &self.detail,
             correlation_id: correlation_id.to_str().unwrap_or_default(),
-            allowed: &self.allowed,
-            expected: self.expected.as_ref(),
+            allowed: &self.help.allowed,
+            expected: self.help.expected.as_ref(),
             errors,
         };
         let mut response = HttpResponse::build(self.status_code());
-        for (name, value) in &self.headers {
+        for (name, value) in &self.help.headers {
             response.append_header((name.clone(), value.clone()));
         }
         response
