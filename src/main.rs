@@ -1,29 +1,42 @@
-//! The process: reads the configuration, starts a system and waits.
+//! The program: serves, or does one of the commands.
 
 use std::process::ExitCode;
 
+use docket::cli::{self, Only};
 use docket::config::Config;
 use docket::system::System;
-use docket::telemetry;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let config = Config::load(None, std::env::vars()).expect("config");
-    telemetry::start(&config.log).expect("telemetry");
+    cli::run(serve)
+}
+
+/// Serves until a signal; a second one ends it at once.
+fn serve(config: Config, only: Only) -> ExitCode {
+    if let Some(parts) = only {
+        tracing::error!("--only {}: this version runs as a whole", parts.join(","));
+        return cli::WRONG.into();
+    }
     actix_rt::System::new().block_on(async {
+        let (stop, at_once) = match cli::signals() {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::error!("cannot listen for signals: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
         let system = match System::start(&config).await {
             Ok(system) => system,
             Err(error) => {
                 tracing::error!("{error}");
-                return ExitCode::from(1);
+                return ExitCode::FAILURE;
             }
         };
         system.start_up(&config).log();
-        let stop = async { drop(tokio::signal::ctrl_c().await) };
-        let end = system.run_until(stop, std::future::pending()).await;
+        let end = system.run_until(stop, at_once).await;
         tracing::info!("{end}");
-        ExitCode::from(end.exit_code())
+        end.exit_code().into()
     })
 }

@@ -1,0 +1,173 @@
+//! The commands. `docket` alone serves; the others ask a running docket over HTTP, or, `check`, look around.
+//!
+//! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 not (all) done, 2 a wrong
+//! command or configuration, 3 no docket answers.
+
+mod check;
+mod client;
+mod import;
+mod order;
+mod restarts;
+mod tree;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use comfy_table::{ContentArrangement, Table, presets};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::{Config, ConfigError};
+use crate::telemetry;
+
+const NOT_DONE: u8 = 1;
+/// The exit code of a wrong command or configuration.
+pub const WRONG: u8 = 2;
+const UNREACHABLE: u8 = 3;
+
+/// An event-sourced order service made of supervised actors.
+///
+/// Without a command it serves: callers on http.bind, operators on ops.bind.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Args {
+    /// The configuration; else config.toml in the working directory, if there is one.
+    #[arg(long, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// Run only these parts, such as orders,notification.
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    only: Vec<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say whether the configuration is right and this machine has what docket needs.
+    Check {
+        /// The configuration; else config.toml in the working directory, if there is one.
+        #[arg(long, value_name = "PATH")]
+        config: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show an order, now or earlier.
+    Order(order::Args),
+    /// Show who supervises whom, and how each is.
+    Tree(client::Server),
+    /// Show what was restarted or quarantined, and why; the latest last.
+    Restarts(client::Server),
+    /// Take over orders of the older shape, one JSON object a line.
+    ///
+    /// What is there already is recognised: an import that was cut off is simply run again.
+    Import(import::Args),
+}
+
+/// Which parts to run; `None` is all of them.
+pub type Only = Option<Vec<String>>;
+
+/// Runs the command of this process's arguments. `serve` runs a docket until it is told to stop.
+pub fn run(serve: impl FnOnce(Config, Only) -> ExitCode) -> ExitCode {
+    let args = Args::parse();
+    let done = match args.command {
+        None => match configured(args.config.as_deref()) {
+            Ok(config) => return serve(config, Some(args.only).filter(|parts| !parts.is_empty())),
+            Err(error) => Err(error),
+        },
+        Some(Command::Check { config, json }) => check::run(config.as_deref(), json),
+        Some(Command::Order(args)) => order::run(args),
+        Some(Command::Tree(server)) => tree::run(&server),
+        Some(Command::Restarts(server)) => restarts::run(&server),
+        Some(Command::Import(args)) => import::run(args),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("docket: {error}");
+            ExitCode::from(error.code)
+        }
+    }
+}
+
+/// Resolves at the first SIGTERM or SIGINT, and at the second. Both listen from now on.
+///
+/// # Errors
+/// When the operating system does not let us listen.
+pub fn signals() -> io::Result<(impl Future<Output = ()>, impl Future<Output = ()>)> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (said, heard) = watch::channel(0_u32);
+    let listener = actix_rt::spawn(async move {
+        loop {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            said.send_modify(|count| *count += 1);
+        }
+    });
+    drop(listener);
+    let reached = |least: u32, mut heard: watch::Receiver<u32>| async move {
+        // The listener ends with the process only.
+        drop(heard.wait_for(|count| *count >= least).await);
+    };
+    Ok((reached(1, heard.clone()), reached(2, heard)))
+}
+
+/// The configuration, with its log lines begun.
+fn configured(path: Option<&Path>) -> Result<Config, CommandError> {
+    let config = load(path)?;
+    telemetry::start(&config.log).map_err(|error| CommandError::wrong(error.to_string()))?;
+    Ok(config)
+}
+
+fn load(path: Option<&Path>) -> Result<Config, CommandError> {
+    Config::load(path, environment())
+        .map_err(|error: ConfigError| CommandError::wrong(format!("the configuration is wrong\n{error}")))
+}
+
+/// The environment, without what is not text: none of our variables is.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)))
+}
+
+/// Why a command could not be done.
+#[derive(Debug)]
+struct CommandError {
+    message: String,
+    code: u8,
+}
+
+impl CommandError {
+    fn not_done(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: NOT_DONE }
+    }
+
+    fn wrong(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: WRONG }
+    }
+
+    fn unreachable(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: UNREACHABLE }
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// What a command gives back to `main`.
+type Done = Result<ExitCode, CommandError>;
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
+    table
+}
+
+fn print_json(value: &impl serde::Serialize) {
+    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+}

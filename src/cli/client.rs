@@ -1,0 +1,93 @@
+//! Asks a running docket, and says in words when it does not answer.
+
+use std::time::Duration;
+
+use reqwest::{Client, RequestBuilder, Response, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::CommandError;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Which docket, and how to print its answer.
+#[derive(Debug, clap::Args)]
+pub(super) struct Server {
+    /// The operators' address of a running docket.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    url: Url,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    title: String,
+    detail: String,
+    correlation_id: String,
+}
+
+impl Server {
+    /// What `path` (with its query) answers.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandError> {
+        let answer = self.answer(client()?.get(self.at(path)?)).await?;
+        answer.json().await.map_err(|error| self.broke_off(&error))
+    }
+
+    /// What `path` answers to a body, as text.
+    pub(super) async fn post(&self, client: &Client, path: &str, body: Vec<u8>) -> Result<String, CommandError> {
+        let answer = self.answer(client.post(self.at(path)?).body(body)).await?;
+        answer.text().await.map_err(|error| self.broke_off(&error))
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Result<Response, CommandError> {
+        let answer = request.send().await.map_err(|error| {
+            let cause = innermost(&error);
+            CommandError::unreachable(format!(
+                "no docket answers at {}: {cause}. Is it running? --url says where.",
+                self.url
+            ))
+        })?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        match answer.json::<Problem>().await {
+            Ok(problem) => Err(CommandError::not_done(format!(
+                "{}: {} (correlation id {})",
+                problem.title, problem.detail, problem.correlation_id
+            ))),
+            Err(_) => Err(CommandError::not_done(format!("{} answered {status}: is this a docket?", self.url))),
+        }
+    }
+
+    fn at(&self, path: &str) -> Result<Url, CommandError> {
+        self.url.join(path).map_err(|error| CommandError::wrong(format!("--url {}: {error}", self.url)))
+    }
+
+    fn broke_off(&self, error: &reqwest::Error) -> CommandError {
+        CommandError::unreachable(format!("the answer of {} broke off: {}", self.url, innermost(error)))
+    }
+}
+
+/// For one or more requests.
+pub(super) fn client() -> Result<Client, CommandError> {
+    let client = Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT).no_proxy().build();
+    client.map_err(|error| CommandError::not_done(innermost(&error)))
+}
+
+/// Runs a command's requests to their end.
+pub(super) fn block_on<T>(requests: impl Future<Output = Result<T, CommandError>>) -> Result<T, CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| CommandError::not_done(error.to_string()))?.block_on(requests)
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}

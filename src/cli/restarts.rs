@@ -1,0 +1,43 @@
+//! `docket restarts`: what was restarted or quarantined, and why.
+
+use std::process::ExitCode;
+
+use actors::supervisor::ledger::Entry;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::client::{Server, block_on};
+use super::{CommandError, Done, print_json, table};
+
+#[derive(Deserialize)]
+struct Restarts {
+    restarts: Vec<Entry>,
+}
+
+pub(super) fn run(server: &Server) -> Done {
+    let answer: Value = block_on(server.get("api/restarts"))?;
+    if server.json {
+        print_json(&answer);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Restarts { restarts } =
+        Restarts::deserialize(answer).map_err(|error| CommandError::not_done(error.to_string()))?;
+    if restarts.is_empty() {
+        println!("Nothing was restarted.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut rows = table(&["when", "who", "why", "on", "attempt", "what followed", "next try"]);
+    for entry in restarts.iter().rev() {
+        rows.add_row([
+            entry.at.to_string(),
+            entry.path.to_string(),
+            entry.cause.to_string(),
+            entry.message.as_ref().map(|message| message.name.clone()).unwrap_or_default(),
+            format!("{} of {}", entry.attempt, entry.attempts_max),
+            entry.decision.name().to_owned(),
+            entry.next_try_at.map(|at| at.to_string()).unwrap_or_default(),
+        ]);
+    }
+    println!("{rows}");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,59 @@
+//! `docket tree`: who supervises whom, and how each is.
+
+use std::process::ExitCode;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::client::{Server, block_on};
+use super::{Done, print_json, table};
+
+#[derive(Deserialize)]
+struct Node {
+    name: String,
+    kind: String,
+    state: String,
+    until: Option<String>,
+    since: String,
+    restarts: u32,
+    restarts_max: Option<u32>,
+    restarts_total: u64,
+    live: Option<u64>,
+    #[serde(default)]
+    children: Vec<Node>,
+}
+
+pub(super) fn run(server: &Server) -> Done {
+    let tree: Value = block_on(server.get("api/tree"))?;
+    if server.json {
+        print_json(&tree);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let root = Node::deserialize(&tree).map_err(|error| super::CommandError::not_done(error.to_string()))?;
+    let mut rows = table(&["name", "kind", "state", "since", "restarts", "in all"]);
+    add(&root, "", "", &mut rows);
+    println!("{rows}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn add(node: &Node, lead: &str, below: &str, rows: &mut comfy_table::Table) {
+    let live = node.live.map(|live| format!(" ({live} live)")).unwrap_or_default();
+    let until = node.until.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
+    let restarts = match node.restarts_max {
+        Some(max) => format!("{} of {max}", node.restarts),
+        None => node.restarts.to_string(),
+    };
+    rows.add_row([
+        format!("{lead}{}{live}", node.name),
+        node.kind.clone(),
+        format!("{}{until}", node.state.replace('_', " ")),
+        node.since.clone(),
+        restarts,
+        node.restarts_total.to_string(),
+    ]);
+    for (index, child) in node.children.iter().enumerate() {
+        let last = index + 1 == node.children.len();
+        let (fork, stem) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+        add(child, &format!("{below}{fork}"), &format!("{below}{stem}"), rows);
+    }
+}
