@@ -83,16 +83,19 @@ pub struct Service {
 pub struct Limits {
     /// For the body to arrive.
     pub body_timeout: Duration,
-    /// For an order's answer.
+    /// For an order's answer. Longer than the orders themselves take to give up: they know more about what was not done.
     pub answer_timeout: Duration,
 }
+
+/// By how much.
+const ANSWER_GRACE: Duration = Duration::from_millis(500);
 
 impl Limits {
     /// Those of the configuration.
     pub fn of(config: &Config) -> Self {
         Self {
             body_timeout: millis(config.http.body_timeout_ms),
-            answer_timeout: millis(config.http.answer_timeout_ms),
+            answer_timeout: millis(config.http.answer_timeout_ms) + ANSWER_GRACE,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use actix_web::web::Data;
 use actors::clock::SystemClock;
 use actors::money::Amount;
 use actors::order::Version;
@@ -18,11 +19,12 @@ use actors::order::aggregate::Status;
 use actors::order::error::{CommandError, FieldError, NotDone, ReadError, Refusal};
 use actors::supervisor::{Ledger, Node};
 use docket::config::Config;
-use docket::http::{KINDS, Limits, Part, Readiness, Server, Service};
+use docket::http::{KINDS, Limits, Listeners, Part, Readiness, Server, Service};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use stub::{Mishap, SOON, Stub};
+use tokio::sync::Notify;
 
 const FOREVER: Duration = Duration::from_secs(30);
 
@@ -98,16 +100,11 @@ impl Docket {
             tree: Node::root("docket", Arc::new(SystemClock), Ledger::new("test"), 1),
             limits: Limits::of(&config),
         };
-        let server = docket::http::serve(&config, service).expect("two free ports");
+        let listeners = Listeners::bind(&config).expect("two free ports");
+        let (http, ops) = listeners.addresses().expect("addresses");
+        let server = docket::http::serve(&config, &listeners, Data::new(service)).expect("a server");
         let client = Client::builder().no_proxy().timeout(FOREVER).redirect(reqwest::redirect::Policy::none());
-        Self {
-            http: server.http,
-            ops: server.ops,
-            server: Some(server),
-            stub,
-            ready,
-            client: client.build().expect("a client"),
-        }
+        Self { http, ops, server: Some(server), stub, ready, client: client.build().expect("a client") }
     }
 
     fn request(&self, method: &str, path: &str) -> RequestBuilder {
@@ -784,27 +781,25 @@ async fn an_import_answers_for_every_line() {
 #[actix_web::test]
 async fn stopping_lets_what_is_under_way_finish_and_then_is_over() {
     let mut docket = Docket::start();
-    docket.placed().await;
-    let mut socket = TcpStream::connect(docket.http).expect("a connection");
-    socket
-        .write_all(
-            b"POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{",
-        )
-        .expect("said");
-    // The head is read before the stop is asked for: the answer to this request comes through the same worker.
-    docket.get("/healthz").await;
-    let server = docket.server.take().expect("a server");
-    let finish = actix_web::rt::task::spawn_blocking(move || {
-        socket.write_all(b"}").expect("the rest");
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).expect("an answer");
-        answer
-    });
+    let order = docket.placed().await;
+    let go_on = Arc::new(Notify::new());
+    docket.stub.meets(Mishap::Wait(Arc::clone(&go_on)));
+    let request = docket.request("POST", &format!("{order}/cancel")).json(&json!({"reason": "r"}));
+    let under_way = actix_web::rt::spawn(send(request));
+    while docket.stub.is_expecting() {
+        actix_web::rt::task::yield_now().await;
+    }
     let began = Instant::now();
-    server.stop(Duration::from_secs(20)).await;
-    assert!(began.elapsed() < Duration::from_secs(10), "an idle connection does not hold the stop");
-    assert!(finish.await.expect("an answer").starts_with("HTTP/1.1 400"));
-    assert!(TcpStream::connect(docket.http).is_err(), "nobody listens");
+    let server = docket.server.take().expect("a server");
+    let stopping = actix_web::rt::spawn(server.stop(Duration::from_secs(20)));
+    while TcpStream::connect(docket.http).is_ok() {
+        actix_web::rt::task::yield_now().await;
+    }
+    assert!(!stopping.is_finished(), "it waits for what is under way");
+    go_on.notify_one();
+    assert_eq!(under_way.await.expect("an answer").status, 200);
+    stopping.await.expect("stopped");
+    assert!(began.elapsed() < Duration::from_secs(10), "idle connections do not hold it");
 }
 
 #[actix_web::test]

@@ -12,13 +12,13 @@ use serde::de::DeserializeOwned;
 use super::problem::{self, Problem};
 
 /// Most bytes of a body: 64 KiB.
-pub const BYTES_MAX: usize = 64 * 1024;
+pub(crate) const BYTES_MAX: usize = 64 * 1024;
 
 /// The body as `T`.
 ///
 /// # Errors
 /// 415, 413, 408, and 400 with the place.
-pub async fn json<T: DeserializeOwned>(
+pub(crate) async fn json<T: DeserializeOwned>(
     request: &HttpRequest,
     payload: Payload,
     timeout: Duration,
@@ -31,7 +31,7 @@ pub async fn json<T: DeserializeOwned>(
 ///
 /// # Errors
 /// 415, 413, 408, and 400 with the place.
-pub async fn json_or_nothing<T: DeserializeOwned + Default>(
+pub(crate) async fn json_or_nothing<T: DeserializeOwned + Default>(
     request: &HttpRequest,
     payload: Payload,
     timeout: Duration,

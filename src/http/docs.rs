@@ -16,14 +16,14 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
                       frame-ancestors 'none'";
 
 /// The description, made once.
-pub struct Description {
+pub(crate) struct Description {
     json: Bytes,
     pages: Arc<Config<'static>>,
 }
 
 impl Description {
     /// Makes it.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let json = serde_json::to_vec(&super::openapi::document()).unwrap_or_default();
         let pages = Config::from("/openapi.json").validator_url("none").try_it_out_enabled(true);
         Self { json: Bytes::from(json), pages: Arc::new(pages) }

@@ -22,13 +22,13 @@ use super::problem::{INTERNAL, OUTCOME_UNKNOWN, Problem};
 
 /// The edge of an address with these names.
 #[derive(Clone)]
-pub struct Edge {
+pub(crate) struct Edge {
     names: Rc<Names>,
 }
 
 impl Edge {
     /// For an address with these names.
-    pub fn new(names: Names) -> Self {
+    pub(crate) fn new(names: Names) -> Self {
         Self { names: Rc::new(names) }
     }
 }
@@ -49,7 +49,7 @@ where
 }
 
 /// The edge around what answers.
-pub struct EdgeService<S> {
+pub(crate) struct EdgeService<S> {
     inner: S,
     names: Rc<Names>,
 }

@@ -14,13 +14,13 @@ use uuid::Uuid;
 use super::problem::Problem;
 
 /// The same for everything that one request set off.
-pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+pub(crate) const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 /// What makes a repeated command take effect once.
-pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// `true` on the answer of an earlier command with the same key.
-pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// W3C trace context.
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 const CORRELATION_ID_CHARS_MAX: usize = 128;
 const KEY_CHARS_MAX: usize = 255;
@@ -29,11 +29,11 @@ const NEVER: Version = Version(u32::MAX);
 
 /// The correlation id of a request, as the edge has set it.
 #[derive(Clone, Debug)]
-pub struct CorrelationId(pub HeaderValue);
+pub(crate) struct CorrelationId(pub HeaderValue);
 
 impl CorrelationId {
     /// The caller's, when it is 1 to 128 visible ASCII characters, else a new one.
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
         let sent = headers.get(&CORRELATION_ID).filter(|value| {
             (1..=CORRELATION_ID_CHARS_MAX).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
         });
@@ -42,14 +42,14 @@ impl CorrelationId {
 }
 
 /// Who asked, and in the course of what.
-pub fn origin(request: &HttpRequest) -> Origin {
+pub(crate) fn origin(request: &HttpRequest) -> Origin {
     let correlation = request.extensions().get::<CorrelationId>().cloned();
     let CorrelationId(correlation) = correlation.unwrap_or_else(|| CorrelationId::of(request.headers()));
     Origin::anonymous(correlation.to_str().unwrap_or_default().to_owned(), traceparent(request.headers()))
 }
 
 /// The `traceparent`, when it is one that W3C trace context allows.
-pub fn traceparent(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(&TRACEPARENT)?.to_str().ok()?;
     let mut parts = text.split('-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -66,7 +66,7 @@ pub fn traceparent(headers: &HeaderMap) -> Option<String> {
 ///
 /// # Errors
 /// When it is neither `*` nor a list of entity tags.
-pub fn if_match(headers: &HeaderMap) -> Result<Option<Vec<Version>>, Problem> {
+pub(crate) fn if_match(headers: &HeaderMap) -> Result<Option<Vec<Version>>, Problem> {
     let Some(tags) = tags(headers, &header::IF_MATCH)? else { return Ok(None) };
     Ok(Some(match tags {
         Tags::Any => Vec::new(),
@@ -75,19 +75,19 @@ pub fn if_match(headers: &HeaderMap) -> Result<Option<Vec<Version>>, Problem> {
 }
 
 /// What the caller says in `If-None-Match` that it has.
-pub struct Held(Option<Tags>);
+pub(crate) struct Held(Option<Tags>);
 
 impl Held {
     /// Reads the header.
     ///
     /// # Errors
     /// When it is neither `*` nor a list of entity tags.
-    pub fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         tags(headers, &header::IF_NONE_MATCH).map(Self)
     }
 
     /// Whether the caller has that version. A weak tag is as good as a strong one here.
-    pub fn has(&self, version: Version) -> bool {
+    pub(crate) fn has(&self, version: Version) -> bool {
         match &self.0 {
             None => false,
             Some(Tags::Any) => true,
@@ -100,7 +100,7 @@ impl Held {
 ///
 /// # Errors
 /// When it is there twice, or is not 1 to 255 visible ASCII characters.
-pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(&IDEMPOTENCY_KEY);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -116,7 +116,7 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// A version as an entity tag.
-pub fn etag(version: Version) -> HeaderValue {
+pub(crate) fn etag(version: Version) -> HeaderValue {
     written(format_args!("\"{version}\""))
 }
 

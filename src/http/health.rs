@@ -31,14 +31,14 @@ pub struct Part {
 
 /// The process answers.
 #[derive(Serialize, ToSchema)]
-pub struct Health {
+pub(super) struct Health {
     status: &'static str,
 }
 
 /// Whether the process can do its work.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Readiness)]
-pub struct ReadinessView {
+pub(super) struct ReadinessView {
     ready: bool,
     parts: Vec<Part>,
 }

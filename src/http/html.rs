@@ -10,7 +10,7 @@ vertical-align:top}@media(prefers-color-scheme:dark){body{color:#e6e6e6;backgrou
 a{color:#8ab4f8}}";
 
 /// A page. `body` is markup; texts in it have gone through [`escaped`].
-pub fn page(status: StatusCode, title: &str, body: &str) -> HttpResponse {
+pub(crate) fn page(status: StatusCode, title: &str, body: &str) -> HttpResponse {
     let title = escaped(title);
     let html = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
@@ -23,7 +23,7 @@ pub fn page(status: StatusCode, title: &str, body: &str) -> HttpResponse {
 }
 
 /// The headers of everything that a browser shows.
-pub fn harden(headers: &mut HeaderMap, content_security_policy: &'static str) {
+pub(crate) fn harden(headers: &mut HeaderMap, content_security_policy: &'static str) {
     let all: [(HeaderName, &'static str); 4] = [
         (header::CONTENT_SECURITY_POLICY, content_security_policy),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -36,7 +36,7 @@ pub fn harden(headers: &mut HeaderMap, content_security_policy: &'static str) {
 }
 
 /// Text as markup.
-pub fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     text.replace('"', "&quot;").replace('\'', "&#39;")
 }

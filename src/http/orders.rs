@@ -16,9 +16,9 @@ use actors::order::error::NotDone;
 use actors::order::{Command, Order, OrderId, Version};
 use serde::Serialize;
 
-pub use query::{TrailQuery, VersionQuery};
-pub use request::{Cancel, Deliver, NewItem, NewOrder, Pay, Refund, Ship};
-pub use view::{OrderView, TrailView};
+pub(crate) use query::{TrailQuery, VersionQuery};
+pub(crate) use request::{Cancel, Deliver, NewItem, NewOrder, Pay, Refund, Ship};
+pub(crate) use view::{OrderView, TrailView};
 
 use super::headers::Held;
 use super::problem::Problem;

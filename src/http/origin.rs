@@ -11,7 +11,7 @@ use super::problem::{self, Problem};
 
 /// The names under which an address is ours.
 #[derive(Clone, Debug)]
-pub struct Names {
+pub(crate) struct Names {
     bind: SocketAddr,
     hosts: Vec<String>,
 }
@@ -19,7 +19,7 @@ pub struct Names {
 impl Names {
     /// Those of an address that we listen on: loopback, the address itself, and the configured `hosts`. An address on all
     /// interfaces is ours under any IP address, because only names can be pointed at somebody else.
-    pub fn new(bind: SocketAddr, hosts: &[String]) -> Self {
+    pub(crate) fn new(bind: SocketAddr, hosts: &[String]) -> Self {
         Self { bind, hosts: hosts.iter().map(|host| host.to_lowercase()).collect() }
     }
 
@@ -27,7 +27,7 @@ impl Names {
     ///
     /// # Errors
     /// 403 `foreign-origin`.
-    pub fn check(&self, request: &ServiceRequest) -> Result<(), Problem> {
+    pub(crate) fn check(&self, request: &ServiceRequest) -> Result<(), Problem> {
         if request.method().is_safe() {
             return Ok(());
         }

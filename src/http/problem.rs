@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::headers::CORRELATION_ID;
 
 /// The media type of a problem.
-pub const MEDIA_TYPE: &str = "application/problem+json";
+pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 
 /// A kind of problem: what a program branches on, and what a person reads about it.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ macro_rules! kinds {
     ($($constant:ident: $status:literal $name:literal, $title:literal, $meaning:literal, $remedy:literal;)+) => {
         $(
             #[doc = $title]
-            pub const $constant: &Kind =
+            pub(crate) const $constant: &Kind =
                 &Kind { name: $name, title: $title, status: $status, meaning: $meaning, remedy: $remedy };
         )+
 
@@ -142,7 +142,7 @@ impl Kind {
 
 /// An answer that is no.
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub(crate) struct Problem {
     kind: &'static Kind,
     detail: Cow<'static, str>,
     help: Box<Help>,
@@ -180,62 +180,62 @@ struct Field<'a> {
 
 impl Problem {
     /// A problem of that kind; `detail` is one or two sentences for whoever asked.
-    pub fn new(kind: &'static Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(kind: &'static Kind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, detail: detail.into(), help: Box::default() }
     }
 
     /// The request cannot be read.
-    pub fn malformed(detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn malformed(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(MALFORMED, detail)
     }
 
     /// There is no such thing.
-    pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(NOT_FOUND, detail)
     }
 
     /// The server failed. What exactly is for the log only.
-    pub fn internal() -> Self {
+    pub(crate) fn internal() -> Self {
         Self::new(INTERNAL, "The server failed on this request. Its log says why, under the correlation id.")
     }
 
     /// With the commands that are allowed.
     #[must_use]
-    pub fn allowed(mut self, commands: Vec<&'static str>) -> Self {
+    pub(crate) fn allowed(mut self, commands: Vec<&'static str>) -> Self {
         self.help.allowed = commands;
         self
     }
 
     /// With what would have been right.
     #[must_use]
-    pub fn expected(mut self, value: impl Into<Value>) -> Self {
+    pub(crate) fn expected(mut self, value: impl Into<Value>) -> Self {
         self.help.expected = Some(value.into());
         self
     }
 
     /// With the fields that are wrong.
     #[must_use]
-    pub fn errors(mut self, errors: Vec<FieldError>) -> Self {
+    pub(crate) fn errors(mut self, errors: Vec<FieldError>) -> Self {
         self.help.errors = errors;
         self
     }
 
     /// With a header.
     #[must_use]
-    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.help.headers.push((name, value));
         self
     }
 
     /// With `Retry-After`, in whole seconds, at least one.
     #[must_use]
-    pub fn retry_after(self, after: Duration) -> Self {
+    pub(crate) fn retry_after(self, after: Duration) -> Self {
         let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
         self.header(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
     }
 
     /// The problem that an error of the web server or of a handler is.
-    pub fn of(error: &actix_web::Error) -> Cow<'_, Self> {
+    pub(crate) fn of(error: &actix_web::Error) -> Cow<'_, Self> {
         match error.as_error::<Self>() {
             Some(problem) => Cow::Borrowed(problem),
             None => {
@@ -246,12 +246,12 @@ impl Problem {
     }
 
     /// Its kind.
-    pub fn kind(&self) -> &'static Kind {
+    pub(crate) fn kind(&self) -> &'static Kind {
         self.kind
     }
 
     /// The answer, with the correlation id of the request.
-    pub fn response(&self, correlation_id: &HeaderValue) -> HttpResponse {
+    pub(crate) fn response(&self, correlation_id: &HeaderValue) -> HttpResponse {
         let errors = self.help.errors.iter().map(|e| Field { field: &e.field, reason: &e.reason }).collect();
         let body = Body {
             r#type: format!("/problems/{}", self.kind.name),

@@ -14,18 +14,20 @@ use actors::order::error::{At, CommandError, ReadError};
 use actors::order::{Order, OrderId, Version};
 use async_trait::async_trait;
 use docket::http::OrderDoor;
+use tokio::sync::Notify;
 
 /// What the next request meets instead of an order.
 #[derive(Clone, Debug)]
-pub enum Mishap {
+pub(crate) enum Mishap {
     Command(CommandError),
     Read(ReadError),
     Panic,
     NoAnswer,
+    Wait(Arc<Notify>),
 }
 
 #[derive(Default)]
-pub struct Stub {
+pub(crate) struct Stub {
     orders: Mutex<HashMap<OrderId, Stream>>,
     mishap: Mutex<Option<Mishap>>,
     origins: Mutex<Vec<Origin>>,
@@ -40,17 +42,17 @@ struct Stream {
 
 impl Stub {
     /// Lets the next request meet that.
-    pub fn meets(&self, mishap: Mishap) {
+    pub(crate) fn meets(&self, mishap: Mishap) {
         *lock(&self.mishap) = Some(mishap);
     }
 
     /// Whether no request has met it yet.
-    pub fn is_expecting(&self) -> bool {
+    pub(crate) fn is_expecting(&self) -> bool {
         lock(&self.mishap).is_some()
     }
 
     /// Who sent the last command.
-    pub fn last_origin(&self) -> Origin {
+    pub(crate) fn last_origin(&self) -> Origin {
         lock(&self.origins).last().cloned().expect("a command")
     }
 
@@ -59,6 +61,10 @@ impl Stub {
         match mishap {
             Some(Mishap::Panic) => panic!("a secret of the inside"),
             Some(Mishap::NoAnswer) => std::future::pending().await,
+            Some(Mishap::Wait(go_on)) => {
+                go_on.notified().await;
+                None
+            }
             other => other,
         }
     }
@@ -146,7 +152,7 @@ impl Stream {
 }
 
 /// For an error that says when to try again.
-pub const SOON: Duration = Duration::from_millis(1_200);
+pub(crate) const SOON: Duration = Duration::from_millis(1_200);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -16,7 +16,7 @@ const LIMIT_MAX: usize = 1_000;
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "names the parameters for the OpenAPI document")]
-pub struct VersionQuery {
+pub(crate) struct VersionQuery {
     /// The state after that event. Not together with `at`.
     #[param(minimum = 1, maximum = 4294967295i64)]
     version: Option<u32>,
@@ -29,7 +29,7 @@ pub struct VersionQuery {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "names the parameters for the OpenAPI document")]
-pub struct TrailQuery {
+pub(crate) struct TrailQuery {
     /// Only events after this version.
     #[param(minimum = 0, maximum = 4294967295i64, default = 0)]
     after: Option<u32>,

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[schema(example = json!(super::super::openapi::example_new_order()))]
-pub struct NewOrder {
+pub(crate) struct NewOrder {
     /// Whose order it is.
     #[schema(min_length = 1, max_length = 128, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     customer_id: String,
@@ -31,7 +31,7 @@ pub struct NewOrder {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[schema(as = Item, example = json!({"sku": "A-1", "quantity": 2, "unit_price": 4995}))]
-pub struct NewItem {
+pub(crate) struct NewItem {
     #[schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9._~-]+$")]
     sku: String,
     #[schema(minimum = 1, maximum = 1_000_000)]
@@ -45,7 +45,7 @@ pub struct NewItem {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[schema(example = json!({"amount": 9990, "reference": "pay-1"}))]
-pub struct Pay {
+pub(crate) struct Pay {
     /// The order's total, in minor units.
     #[schema(minimum = 0, maximum = 9007199254740991i64)]
     amount: i64,
@@ -57,7 +57,7 @@ pub struct Pay {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[schema(example = json!({"carrier": "DHL", "tracking_number": "JD0001"}))]
-pub struct Ship {
+pub(crate) struct Ship {
     #[schema(min_length = 1, max_length = 128, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     carrier: String,
     #[schema(min_length = 1, max_length = 128, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
@@ -67,13 +67,13 @@ pub struct Ship {
 /// Nothing to say; the body may also be left out.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-pub struct Deliver {}
+pub(crate) struct Deliver {}
 
 /// Why it is called off.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[schema(example = json!({"reason": "changed their mind"}))]
-pub struct Cancel {
+pub(crate) struct Cancel {
     #[schema(min_length = 1, max_length = 500, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     reason: String,
 }
@@ -82,7 +82,7 @@ pub struct Cancel {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[schema(example = json!({"reason": "broken", "amount": 4995}))]
-pub struct Refund {
+pub(crate) struct Refund {
     #[schema(min_length = 1, max_length = 500, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     reason: String,
     /// In minor units; everything that is left when absent.

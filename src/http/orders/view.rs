@@ -14,7 +14,7 @@ use super::request::NewItem;
 /// An order at one version. What has not happened is absent.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Order, example = json!(super::super::openapi::example_order()))]
-pub struct OrderView<'a> {
+pub(crate) struct OrderView<'a> {
     #[schema(value_type = String, format = Uuid)]
     id: OrderId,
     /// Where it stands.
@@ -74,14 +74,14 @@ pub struct OrderView<'a> {
 /// How it was paid.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Payment)]
-pub struct PaymentView<'a> {
+pub(crate) struct PaymentView<'a> {
     reference: &'a str,
 }
 
 /// How it was shipped.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Shipment)]
-pub struct ShipmentView<'a> {
+pub(crate) struct ShipmentView<'a> {
     carrier: &'a str,
     tracking_number: &'a str,
 }
@@ -89,7 +89,7 @@ pub struct ShipmentView<'a> {
 /// Why it was called off.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Cancellation)]
-pub struct CancellationView<'a> {
+pub(crate) struct CancellationView<'a> {
     reason: &'a str,
 }
 
@@ -97,7 +97,7 @@ pub struct CancellationView<'a> {
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 #[expect(dead_code, reason = "names the values for the OpenAPI document; the orders have their own type")]
-pub enum Status {
+pub(crate) enum Status {
     Placed,
     Paid,
     Shipped,
@@ -141,7 +141,7 @@ impl<'a> From<&'a Order> for OrderView<'a> {
 /// A page of an order's events.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Trail)]
-pub struct TrailView<'a> {
+pub(crate) struct TrailView<'a> {
     events: Vec<EventView<'a>>,
     /// The `after` of the next page; null on the last one.
     next_after: Option<u32>,
@@ -150,7 +150,7 @@ pub struct TrailView<'a> {
 /// An event of an order.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Event)]
-pub struct EventView<'a> {
+pub(crate) struct EventView<'a> {
     #[schema(value_type = String, format = Uuid)]
     id: uuid::Uuid,
     #[schema(example = "order.created")]
