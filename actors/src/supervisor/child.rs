@@ -23,7 +23,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::ledger::{Cause, Decided, Entry, Message};
-use super::panic::{self, Panic, caught};
+use super::panic::{self, Panic, caught, shortened};
 use super::policy::{Decision, Importance, Intensity, Policy, Record};
 use super::tree::{Node, Status, millis};
 use crate::clock::Timestamp;
@@ -202,9 +202,9 @@ impl Drop for Quarantine {
 pub struct Failure(Cause);
 
 impl Failure {
-    /// From an error.
+    /// From an error. Of its text the first 2,000 bytes are kept.
     pub fn error(error: impl fmt::Display) -> Self {
-        Self(Cause::Error { text: error.to_string() })
+        Self(Cause::Error { text: shortened(&error.to_string()).to_owned() })
     }
 
     pub(super) fn because(cause: Cause) -> Self {
@@ -373,9 +373,9 @@ pub struct Handling {
 }
 
 impl Handling {
-    /// Which one it is: the command's name and id, the event.
-    pub fn detail(self, detail: impl Into<Box<str>>) -> Self {
-        self.change(|current| current.detail = Some(detail.into()));
+    /// Which one it is: the command's name and id, the event. The first 2,000 bytes are kept.
+    pub fn detail(self, detail: impl AsRef<str>) -> Self {
+        self.change(|current| current.detail = Some(shortened(detail.as_ref()).into()));
         self
     }
 
@@ -711,10 +711,11 @@ impl Own {
         self.tell(Event::Ended(ending));
     }
 
-    /// It failed when nobody could reach it any more: a fact for the ledger, nothing to decide.
-    fn lost(&mut self, handle: &Handle, cause: Cause, message: Option<Message>) {
+    /// A fact for the ledger that needs no decision.
+    fn write(&mut self, handle: &Handle, cause: Cause, message: Option<Message>, decided: Decided) {
         let node = self.node(handle);
-        write_down(&node, &self.policy, &self.record, Written { cause, message, decided: Decided::End, after: None });
+        let after = (decided == Decided::Restart).then_some(Duration::ZERO);
+        write_down(&node, &self.policy, &self.record, Written { cause, message, decided, after });
     }
 
     /// Decides, and writes it down. Returns the decision and its entry.
@@ -962,9 +963,10 @@ impl<B: Body> Runner<B> {
     }
 
     fn restart(&mut self) {
-        match &self.judge {
+        match &mut self.judge {
             Judge::Supervisor(reporter) => reporter.report(What::Restart),
-            Judge::Own(_) => {
+            Judge::Own(own) => {
+                own.write(&self.handle, Cause::Operator, None, Decided::Restart);
                 self.rebuild();
                 self.handle.lock().handling = Vec::new();
                 self.stuck = None;
@@ -998,7 +1000,7 @@ impl<B: Body> Runner<B> {
             }
             Judge::Own(own) if !reachable => {
                 if cause != Cause::Stop {
-                    own.lost(&self.handle, cause, message);
+                    own.write(&self.handle, cause, message, Decided::End);
                 }
                 self.finish(Ending::Unreachable);
             }

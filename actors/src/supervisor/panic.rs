@@ -55,6 +55,11 @@ pub fn install_hook() {
     });
 }
 
+/// At most [`TEXT_MAX`] bytes of a text.
+pub(super) fn shortened(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_MAX)]
+}
+
 struct Running {
     path: Arc<str>,
     panic: Option<Panic>,
@@ -94,5 +99,5 @@ fn without_hook(payload: Box<dyn Any + Send>) -> Panic {
 fn text(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let text = text.unwrap_or("a panic without a text");
-    text[..text.floor_char_boundary(TEXT_MAX)].to_owned()
+    shortened(text).to_owned()
 }

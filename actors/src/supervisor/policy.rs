@@ -330,10 +330,9 @@ mod tests {
     use super::*;
 
     fn policy() -> Policy {
-        let mut policy = Policy::default();
-        policy.intensity = Intensity { restarts_max: 3, within: Duration::from_secs(60) };
-        policy.backoff.jitter = 0.0;
-        policy
+        let backoff = Backoff { jitter: 0.0, ..Policy::default().backoff };
+        let intensity = Intensity { restarts_max: 3, within: Duration::from_secs(60) };
+        Policy { intensity, backoff, ..Policy::default() }
     }
 
     fn secs(secs: u64) -> Duration {

@@ -289,6 +289,53 @@ fn a_child_that_nobody_can_reach_ends() {
 }
 
 #[test]
+fn an_operator_restarts_a_child_that_decides_for_itself() {
+    on_virtual_time(|| async {
+        let (tree, diary) = (tree(), Diary::default());
+        let (address, handle, _) = own_counter(order(&tree, policy(0)), &diary);
+        assert_eq!(address.send(Add(7)).await.expect("alive"), 7);
+        handle.restart();
+        assert_eq!(address.send(Add(1)).await.expect("not counted as a failure"), 1);
+        assert_eq!(tree.ledger().last(1)[0].cause, Cause::Operator);
+        assert_eq!(diary.take(), ["own started", "own restarting", "own started"]);
+    });
+}
+
+struct PanicsWhenDropped;
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("even its end fails");
+    }
+}
+
+#[test]
+fn a_panic_in_the_drop_of_what_was_under_way_is_caught_too() {
+    on_virtual_time(|| async {
+        let tree = tree();
+        let mut attempts = 0;
+        let limits = Limits { stuck_after: Some(secs(1)), ..Limits::default() };
+        let spec = ChildSpec::isolated(&tree, "job", "job", Arc::new(policy(5))).limits(limits);
+        let begun = Rc::new(RefCell::new(0));
+        let count = Rc::clone(&begun);
+        let _handle = child::start_task(spec, move |me| {
+            attempts += 1;
+            *count.borrow_mut() = attempts;
+            let handling = (attempts == 1).then(|| me.handling("Feed"));
+            let worse = if attempts == 1 { Some(PanicsWhenDropped) } else { None };
+            async move {
+                let _both = (handling, worse);
+                std::future::pending().await
+            }
+            .boxed_local()
+        });
+        sleep(secs(60)).await;
+        assert_eq!(*begun.borrow(), 2);
+        assert_eq!(tree.ledger().last(9).len(), 1);
+    });
+}
+
+#[test]
 fn what_panics_in_started_for_ever_makes_few_attempts_a_day() {
     let begun = std::time::Instant::now();
     on_virtual_time(|| async {
