@@ -288,17 +288,30 @@ impl OrderActor {
         let Some(UnderWay::Looking(decided)) = self.under_way.take() else { return };
         match newest {
             Ok(true) => self.answer(decided),
-            Ok(false) => self.decide_again(decided),
+            Ok(false) => self.overtaken(decided),
             Err(_) => decided.into_iter().for_each(|decided| decided.work.refuse(NotDone::StoreAway, RETRY_AFTER)),
         }
         self.advance(ctx);
+    }
+
+    /// Another writer was first: decided again on what that one left, but not without end.
+    fn overtaken(&mut self, decided: Vec<Decided>) {
+        self.conflicts += 1;
+        self.decide_again(decided);
+        if self.conflicts > self.context.limits.conflicts_max {
+            self.conflicts = 0;
+            self.refuse_waiting(NotDone::Contended);
+        }
     }
 
     /// The state it rested on does not hold: it waits again, before everything that came later.
     fn decide_again(&mut self, decided: Vec<Decided>) {
         self.life = Life::Unread;
         self.may_be_new = false;
-        for decided in decided.into_iter().rev() {
+        for mut decided in decided.into_iter().rev() {
+            if let Work::Command(work) = &mut decided.work {
+                work.reply.not_begun();
+            }
             self.waiting.push_front(decided.work);
         }
     }
@@ -314,7 +327,6 @@ impl OrderActor {
     fn settle(&mut self, mut writing: Writing, said: Said, ctx: &mut Context<Self>) {
         match said {
             Said::Written => {
-                self.conflicts = 0;
                 self.may_be_new = false;
                 match (&mut self.life, writing.draft.take()) {
                     (Life::Read(stream), Some(draft)) => stream.adopt(draft, &writing.commit),
@@ -323,15 +335,7 @@ impl OrderActor {
                 self.answer(writing.decided);
                 self.take_snapshot(ctx);
             }
-            Said::Conflict => {
-                self.conflicts += 1;
-                let contended = self.conflicts > self.context.limits.conflicts_max;
-                self.decide_again(writing.decided);
-                if contended {
-                    self.conflicts = 0;
-                    self.refuse_waiting(NotDone::Contended);
-                }
-            }
+            Said::Conflict => self.overtaken(writing.decided),
             Said::NotDone(why) => self.not_written(writing.decided, &why),
             Said::Unknown => {
                 for decided in std::mem::take(&mut writing.decided) {
@@ -366,6 +370,7 @@ impl OrderActor {
     }
 
     fn answer(&mut self, decided: Vec<Decided>) {
+        self.conflicts = 0;
         for decided in decided {
             decided.answer();
         }

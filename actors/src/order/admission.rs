@@ -68,6 +68,11 @@ impl<T> Reply<T> {
         self.begun = true;
     }
 
+    /// What was begun is certainly not done, and will be begun anew.
+    pub(super) fn not_begun(&mut self) {
+        self.begun = false;
+    }
+
     pub(super) fn send(mut self, answer: T) {
         self.say(answer);
     }

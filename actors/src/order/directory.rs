@@ -242,7 +242,8 @@ impl Orders {
             }
             let wanted = page.iter().flat_map(|commit| commit.envelopes()).filter(|event| event.version >= from);
             events.extend(wanted.take(limit + 1 - events.len()));
-            if events.len() > limit || page.len() < PAGE || last < from {
+            // A page may be short before the end, too.
+            if events.len() > limit || last < from {
                 break;
             }
             from = last.next();
@@ -285,7 +286,7 @@ impl Orders {
                 }
                 order = Some(stream::fold(self.loader.rules, order, &event).map_err(|error| unreadable(id, &error))?);
             }
-            if page.len() < PAGE || last < from {
+            if last < from {
                 return order.map(Arc::new).ok_or(ReadError::NotFound);
             }
             from = last.next();

@@ -67,6 +67,25 @@ fn the_trail_is_given_in_pages() {
 }
 
 #[test]
+fn pages_that_are_shorter_than_asked_for_are_not_the_end() {
+    run(async {
+        let bench = bench().await;
+        let id = bench.place().await;
+        for _ in 0..8 {
+            bench.tell(id, add_item()).await.unwrap();
+        }
+        bench.let_go().await;
+        bench.store.snapshots.lock().unwrap().clear();
+        bench.store.page_max.store(2, Ordering::SeqCst);
+        assert_eq!(bench.orders.get(id, At::Now).await.unwrap().version, Version(9));
+        assert_eq!(bench.orders.get(id, At::Version(Version(8))).await.unwrap().version, Version(8));
+        let all = bench.orders.trail(id, Version::NONE, 100).await.unwrap();
+        assert_eq!((all.events.len(), all.next_after), (9, None));
+        assert_eq!(bench.tell(id, add_item()).await.unwrap().order.version, Version(10));
+    });
+}
+
+#[test]
 fn an_order_that_is_not_there_is_not_found_and_keeps_no_actor() {
     run(async {
         let bench = bench().await;
@@ -381,6 +400,22 @@ fn conflicts_without_end_are_answered_as_contended() {
         assert_eq!(why(bench.tell(id, add_item()).await.unwrap_err()), NotDone::Contended);
         bench.store.fail_next(0, || Appended::Conflict);
         bench.tell(id, add_item()).await.unwrap();
+    });
+}
+
+#[test]
+fn a_read_that_others_always_outrun_is_given_up() {
+    run(async {
+        let bench = bench().await;
+        let id = bench.place().await;
+        bench.store.outrun.store(true, Ordering::SeqCst);
+        let begun = tokio::time::Instant::now();
+        let error = bench.orders.get(id, At::Now).await.unwrap_err();
+        assert!(matches!(error, ReadError::NotDone { why: NotDone::Contended, .. }), "{error:?}");
+        assert!(begun.elapsed() < Duration::from_secs(1));
+        assert_eq!(bench.orders.under_way(), 0);
+        bench.store.outrun.store(false, Ordering::SeqCst);
+        bench.orders.get(id, At::Now).await.unwrap();
     });
 }
 

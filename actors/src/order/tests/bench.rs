@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -42,6 +42,10 @@ pub(super) struct Store {
     /// What the next groups are answered instead; what is unknown because the store is away is written all the same.
     script: Mutex<VecDeque<Script>>,
     held: watch::Sender<bool>,
+    /// Most commits that a read gives, however many are asked for.
+    pub(super) page_max: AtomicUsize,
+    /// Somebody else is always a commit ahead of whoever looks.
+    pub(super) outrun: AtomicBool,
 }
 
 impl Store {
@@ -52,6 +56,8 @@ impl Store {
             groups: AtomicUsize::new(0),
             script: Mutex::default(),
             held: watch::Sender::new(false),
+            page_max: AtomicUsize::new(usize::MAX),
+            outrun: AtomicBool::new(false),
         }
     }
 
@@ -144,11 +150,14 @@ impl EventStore for Store {
         tokio::time::sleep(Duration::from_millis(1)).await;
         let stored = self.stored(order);
         let first = stored.iter().rposition(|commit| commit.first() <= from).unwrap_or(0);
-        Ok(stored.into_iter().skip(first).take(limit).collect())
+        let most = limit.min(self.page_max.load(Ordering::SeqCst));
+        Ok(stored.into_iter().skip(first).take(most).collect())
     }
 
     async fn is_newest(&self, end: &StreamEnd) -> Result<bool, StoreError> {
-        Ok(!self.commits.lock().unwrap().contains_key(&end.next_key()))
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let outrun = self.outrun.load(Ordering::SeqCst);
+        Ok(!outrun && !self.commits.lock().unwrap().contains_key(&end.next_key()))
     }
 
     fn sole_writer(&self) -> bool {
