@@ -21,12 +21,13 @@ use actors::order::stream::Rules;
 use actors::supervisor::child::Limits;
 use actors::supervisor::policy::{Backoff, Intensity};
 use actors::supervisor::tree::Status;
-use actors::supervisor::{Child, End, Failure, Handle, Ledger, Node, Policy, Root, Strategy, Supervisor};
+use actors::supervisor::{Child, End, Failure, Handle, Ledger, LedgerStore, Node, Policy, Root, Strategy, Supervisor};
 use futures_util::FutureExt;
 use tokio::sync::watch;
 
 use crate::config::{Config, millis};
 use crate::http::{self, Listeners, Part, Readiness, Service};
+use crate::sqlite::ledger::LedgerFile;
 use crate::sqlite::{DataDirectory, DirectoryError, OpenError, Store};
 use crate::telemetry::StartUp;
 
@@ -95,7 +96,11 @@ impl System {
         let store = Store::open(&directory)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ledger = Ledger::new(&node_name());
-        let node = Node::root("docket", Arc::clone(&clock), ledger, u64::from(std::process::id()));
+        let ledger_file: Arc<dyn LedgerStore> = Arc::new(LedgerFile::new(&directory));
+        if let Err(error) = ledger.load(&*ledger_file).await {
+            tracing::warn!(%error, "the ledger of earlier runs cannot be read");
+        }
+        let node = Node::root("docket", Arc::clone(&clock), ledger.clone(), u64::from(std::process::id()));
         let arbiters = Arbiters::new(config);
 
         let (journal, journal_address, health) = journal_child(config, &store, arbiters.journal.handle());
@@ -115,6 +120,7 @@ impl System {
             limits: http::Limits::of(config),
         });
         let root = Supervisor::new(Strategy::OneForOne, policy(config))
+            .child(ledger_child(ledger, ledger_file))
             .child(store_child(store.clone()))
             .child(journal)
             .child(shards)
@@ -295,6 +301,17 @@ impl Readiness for Parts {
         });
         std::iter::once(store).chain(children).collect()
     }
+}
+
+/// First to start and last to stop, so that it stores what becomes of the others.
+fn ledger_child(ledger: Ledger, store: Arc<dyn LedgerStore>) -> Child {
+    let job = move |_: &Node| {
+        move |_: &Handle| {
+            let kept = ledger.clone().keep(Arc::clone(&store));
+            kept.map(Ok).boxed_local()
+        }
+    };
+    Child::task("ledger", "ledger", job).isolated()
 }
 
 /// How this process is called in the ledger: host and pid.
