@@ -2,3 +2,6 @@
 //! every adapter passes. The process itself uses none of it.
 
 pub mod commits;
+pub mod conformance;
+pub mod faulty;
+pub mod memory;
