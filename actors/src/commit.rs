@@ -226,6 +226,20 @@ struct Head {
     commands: Vec<Part>,
 }
 
+impl Head {
+    /// `None` when no event can have that version.
+    fn last(&self) -> Option<Version> {
+        let events: usize = self.commands.iter().map(|part| part.events.len()).sum();
+        self.first.0.checked_sub(1)?.checked_add(u32::try_from(events).ok()?).map(Version)
+    }
+
+    /// Without an event a commit would leave the stream's end where it is and take the next one's key.
+    fn checked(self) -> Result<Self, NotACommit> {
+        let numbered = self.last().is_some_and(|last| last >= self.first);
+        numbered.then_some(self).ok_or_else(|| NotACommit(serde::de::Error::custom("it has no event, or no version")))
+    }
+}
+
 /// The bytes are no commit that this docket can read.
 #[derive(Debug, thiserror::Error)]
 #[error("not a commit: {0}")]
@@ -235,10 +249,10 @@ impl Commit {
     /// A commit that continues `end`.
     ///
     /// # Errors
-    /// When it cannot be encoded.
+    /// When it has no event, or cannot be encoded.
     pub fn new(end: &StreamEnd, recorded_at: Timestamp, commands: Vec<Part>) -> Result<Self, NotACommit> {
-        let head =
-            Head { id: CommitId::generate(), order: end.order, first: end.version.next(), recorded_at, commands };
+        let id = CommitId::generate();
+        let head = Head { id, order: end.order, first: end.version.next(), recorded_at, commands }.checked()?;
         let encoded = serde_json::to_string(&head)?.into_boxed_str();
         Ok(Self { head, encoded })
     }
@@ -248,7 +262,8 @@ impl Commit {
     /// # Errors
     /// When the text is something else.
     pub fn decode(encoded: &str) -> Result<Self, NotACommit> {
-        Ok(Self { head: serde_json::from_str(encoded)?, encoded: encoded.into() })
+        let head: Head = serde_json::from_str(encoded)?;
+        Ok(Self { head: head.checked()?, encoded: encoded.into() })
     }
 
     /// The JSON text to store.
@@ -278,8 +293,7 @@ impl Commit {
 
     /// The version of its last event.
     pub fn last(&self) -> Version {
-        let events: usize = self.head.commands.iter().map(|part| part.events.len()).sum();
-        Version(self.head.first.0 + u32::try_from(events).unwrap_or(u32::MAX) - 1)
+        self.head.last().unwrap_or(self.head.first)
     }
 
     /// When its commands were decided. Never earlier than the commit before it.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use actors::commit::{Commit, CommitId};
 use actors::event_store::{Appended, Group, StoreError};
 use actors::snapshots::Snapshot;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, params};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::oneshot;
 
@@ -251,7 +251,7 @@ fn insert(connection: &Connection, group: &Group) -> rusqlite::Result<Written> {
             written.rows.push((connection.last_insert_rowid(), Arc::clone(commit)));
             written.outcomes.push(Appended::Written);
         } else {
-            let ours = stored_id(connection, &key)? == Some(commit.id());
+            let ours = is_stored(connection, &key, commit.id())?;
             written.outcomes.push(if ours { Appended::Written } else { Appended::Conflict });
         }
     }
@@ -277,10 +277,10 @@ fn rolled_back(connection: &Connection, error: rusqlite::Error) -> Failure {
     }
 }
 
-fn stored_id(connection: &Connection, key: &str) -> rusqlite::Result<Option<CommitId>> {
-    let mut select = connection.prepare_cached("SELECT id FROM commits WHERE key = ?1")?;
-    let id = select.query_row([key], |row| row.get(0)).optional()?;
-    Ok(id.map(|id| CommitId(uuid::Uuid::from_bytes(id))))
+/// Whether the commit under that key is this one.
+fn is_stored(connection: &Connection, key: &str, id: CommitId) -> rusqlite::Result<bool> {
+    let mut select = connection.prepare_cached("SELECT id = ?2 FROM commits WHERE key = ?1")?;
+    select.query_row(params![key, id.0.as_bytes()], |row| row.get(0))
 }
 
 /// Shows durable rows to those who follow.

@@ -45,6 +45,12 @@ pub fn first(events: usize) -> Arc<Commit> {
     commit(&StreamEnd::nothing(OrderId::generate()), events)
 }
 
+/// The first commit of a new order, of one event with so many bytes of data.
+pub fn first_of_bytes(bytes: usize) -> Arc<Commit> {
+    let data = format!("\"{}\"", "x".repeat(bytes));
+    commit_with(&StreamEnd::nothing(OrderId::generate()), 1, &data)
+}
+
 /// A group of commits of different orders.
 ///
 /// # Panics

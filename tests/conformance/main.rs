@@ -1,0 +1,4 @@
+//! The conformance suite against the adapters that the process runs on, and what only a process of its own or a real
+//! disk can show.
+
+mod sqlite;
