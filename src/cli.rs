@@ -8,6 +8,7 @@ mod client;
 mod import;
 mod order;
 mod restarts;
+mod subscribers;
 mod tree;
 
 use std::fmt;
@@ -62,6 +63,8 @@ enum Command {
     Tree(client::Server),
     /// Show what was restarted or quarantined, and why; the latest last.
     Restarts(client::Server),
+    /// Show how far each subscriber is, and what holds it up.
+    Subscribers(client::Server),
     /// Take over orders of the older shape, one JSON object a line.
     ///
     /// What is there already is recognised: an import that was cut off is simply run again.
@@ -83,6 +86,7 @@ pub fn run(serve: impl FnOnce(Config, Only) -> ExitCode) -> ExitCode {
         Some(Command::Order(args)) => order::run(args),
         Some(Command::Tree(server)) => tree::run(&server),
         Some(Command::Restarts(server)) => restarts::run(&server),
+        Some(Command::Subscribers(server)) => subscribers::run(&server),
         Some(Command::Import(args)) => import::run(args),
     };
     match done {

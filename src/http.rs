@@ -30,6 +30,7 @@ use actix_web::{App, HttpServer, Resource};
 use actors::order::directory::{Answer, Request, Trail};
 use actors::order::error::{At, CommandError, NotDone, ReadError};
 use actors::order::{Order, OrderId, Orders, Version};
+use actors::subscriber::actor::SubscriberHandle;
 use actors::supervisor::Node;
 use async_trait::async_trait;
 
@@ -74,6 +75,8 @@ pub struct Service {
     pub readiness: Arc<dyn Readiness>,
     /// The tree of supervisors, with its ledger.
     pub tree: Node,
+    /// The subscribers of this process.
+    pub subscribers: Vec<SubscriberHandle>,
     /// How long to wait.
     pub limits: Limits,
 }
@@ -239,6 +242,7 @@ fn operator_routes(config: &mut ServiceConfig) {
         .service(readable(resource("/", READ), ops::index))
         .service(readable(resource("/api/tree", READ), ops::tree))
         .service(readable(resource("/api/restarts", READ), ops::restarts))
+        .service(readable(resource("/api/subscribers", READ), ops::subscribers))
         .service(readable(resource("/api/orders/{id}", READ), orders::read))
         .service(resource("/api/import", "POST").route(web::post().to(import::import)))
         .configure(health_routes);

@@ -117,6 +117,7 @@ impl System {
             orders: Some(Arc::new(orders)),
             readiness: Arc::new(readiness),
             tree: node.clone(),
+            subscribers: Vec::new(),
             limits: http::Limits::of(config),
         });
         let root = Supervisor::new(Strategy::OneForOne, policy(config))

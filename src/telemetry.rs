@@ -3,6 +3,7 @@
 //! Fields have the same names everywhere: `order.id`, `event.id`, `correlation.id`, `authid`. A failure is logged once,
 //! where it is handled: `error` is for the person on call, `warn` for what repaired itself, `debug` for each request.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 
 use tracing_subscriber::EnvFilter;
@@ -24,7 +25,10 @@ pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
 /// # Errors
 /// When `log.level` is wrong, or somebody began already.
 pub fn start(log: &Log) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let lines = tracing_subscriber::fmt().with_env_filter(filter(&log.level)?).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter(&log.level)?)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match log.format {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),

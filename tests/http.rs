@@ -98,6 +98,7 @@ impl Docket {
             orders: orders.then(|| Arc::clone(&stub) as _),
             readiness: Arc::clone(&ready) as _,
             tree: Node::root("docket", Arc::new(SystemClock), Ledger::new("test"), 1),
+            subscribers: Vec::new(),
             limits: Limits::of(&config),
         };
         let listeners = Listeners::bind(&config).expect("two free ports");
@@ -742,6 +743,7 @@ async fn operators_find_the_tree_the_restarts_and_the_orders() {
     assert_eq!(ask("/api/tree").await.json()["name"], "docket");
     assert_eq!(ask("/api/restarts").await.json()["restarts"], json!([]));
     assert_eq!(ask(&format!("/api{order}")).await.text, docket.get(&order).await.text);
+    assert_eq!(ask("/api/subscribers").await.json()["subscribers"], json!([]));
     assert!(ask("/").await.text.contains("/api/tree"));
     ask("/orders").await.is(404, "not-found");
     docket.get("/api/tree").await.is(404, "not-found");

@@ -1,9 +1,11 @@
 //! The OpenAPI document: the handlers' own descriptions, with what all of them share added by rule.
 
+use actors::money::Currency;
 use serde_json::{Value, json};
 use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::link::LinkBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
-use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, Schema, Type};
 use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, Required, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
@@ -33,7 +35,9 @@ struct Shared;
 
 impl Modify for Shared {
     fn modify(&self, document: &mut Document) {
-        document.components.get_or_insert_default().schemas.insert("Problem".to_owned(), problem_schema());
+        let schemas = &mut document.components.get_or_insert_default().schemas;
+        schemas.insert("Problem".to_owned(), problem_schema());
+        name_currencies(schemas.get_mut("NewOrder"));
         for (path, item) in &mut document.paths.paths {
             for (changes, operation) in [(false, &mut item.get), (true, &mut item.post), (true, &mut item.delete)] {
                 if let Some(operation) = operation {
@@ -42,6 +46,17 @@ impl Modify for Shared {
             }
         }
     }
+}
+
+/// Every three letters that are a currency, so that programs made from the document offer the right ones.
+fn name_currencies(new_order: Option<&mut RefOr<Schema>>) {
+    let Some(RefOr::T(Schema::Object(new_order))) = new_order else { return };
+    let Some(RefOr::T(Schema::Object(currency))) = new_order.properties.get_mut("currency") else { return };
+    let letters = || 'A'..='Z';
+    let texts = letters().flat_map(|a| letters().flat_map(move |b| letters().map(move |c| format!("{a}{b}{c}"))));
+    let codes = texts.filter(|text| Currency::try_from(text.as_str()).is_ok());
+    currency.enum_values = Some(codes.map(Value::from).collect());
+    currency.pattern = None;
 }
 
 fn complete(path: &str, changes: bool, operation: &mut Operation) {
@@ -53,8 +68,16 @@ fn complete(path: &str, changes: bool, operation: &mut Operation) {
             operation.responses.responses.insert(status.to_string(), RefOr::T(problem_response(&kinds)));
         }
     }
+    if path.ends_with("/deliver")
+        && let Some(RefOr::T(body)) = &mut operation.request_body
+    {
+        body.required = Some(Required::False);
+    }
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response {
+            if status == "201" {
+                add_links(response);
+            }
             add_headers(path, changes, status, response);
         }
     }
@@ -108,6 +131,19 @@ fn problem_response(kinds: &[&'static Kind]) -> Response {
     ResponseBuilder::new().description(lines.join("\n\n")).content(problem::MEDIA_TYPE, content).build()
 }
 
+/// From the new order to everything that can be done with it.
+fn add_links(response: &mut Response) {
+    let next =
+        ["readOrder", "readTrail", "addItem", "payOrder", "shipOrder", "deliverOrder", "cancelOrder", "refundOrder"];
+    for operation in next {
+        let link = LinkBuilder::new().operation_id(operation).parameter("id", "$response.body#/id").build();
+        response.links.insert(operation.to_owned(), link.into());
+    }
+    let link = LinkBuilder::new().operation_id("removeItem").parameter("id", "$response.body#/id");
+    let link = link.parameter("sku", "$response.body#/items/0/sku").build();
+    response.links.insert("removeItem".to_owned(), link.into());
+}
+
 fn add_headers(path: &str, changes: bool, status: &str, response: &mut Response) {
     let mut add = |name: &str, description: &str| {
         let header = HeaderBuilder::new().schema(Some(text())).description(Some(description)).build();
@@ -145,19 +181,13 @@ fn request_headers(path: &str, changes: bool) -> Vec<Parameter> {
         headers.push(header(
             "If-Match",
             "The command is done only if the order is at this version: its ETag, a list of them, or `*`.",
-            ObjectBuilder::new()
-                .schema_type(Type::String)
-                .pattern(Some("^(\\*|\"[1-9][0-9]{0,8}\"(, \"[1-9][0-9]{0,8}\")*)$"))
-                .examples([json!("\"1\"")]),
+            any_or("^\"[1-9][0-9]{0,8}\"(, \"[1-9][0-9]{0,8}\"){0,9}$"),
         ));
     } else if !path.ends_with("/events") {
         headers.push(header(
             "If-None-Match",
             "The version that the caller has: 304 when it is still that one.",
-            ObjectBuilder::new()
-                .schema_type(Type::String)
-                .pattern(Some("^(\\*|(W/)?\"[0-9]{1,9}\"(, (W/)?\"[0-9]{1,9}\")*)$"))
-                .examples([json!("\"1\"")]),
+            any_or("^(W/)?\"[0-9]{1,9}\"(, (W/)?\"[0-9]{1,9}\"){0,9}$"),
         ));
     }
     headers.push(header(
@@ -173,7 +203,15 @@ fn request_headers(path: &str, changes: bool) -> Vec<Parameter> {
     headers
 }
 
-fn header(name: &str, description: &str, schema: ObjectBuilder) -> Parameter {
+/// `*`, or a list of entity tags.
+fn any_or(tags: &str) -> Schema {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let any = text().enum_values(Some(["*"]));
+    let tags = text().pattern(Some(tags)).examples([json!("\"1\"")]);
+    AnyOfBuilder::new().item(any).item(tags).build().into()
+}
+
+fn header(name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Parameter {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Header)

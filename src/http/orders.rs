@@ -116,7 +116,7 @@ pub(super) async fn ship(
 
 /// Records that the order has arrived.
 #[utoipa::path(post, path = "/orders/{id}/deliver", operation_id = "deliverOrder", tag = "orders",
-    request_body = Option<Deliver>,
+    request_body = Deliver,
     params(("id" = String, Path, format = Uuid, description = "Which order.")),
     responses((status = 200, description = "The order is delivered.", body = OrderView)))]
 pub(super) async fn deliver(

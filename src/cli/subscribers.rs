@@ -1,0 +1,51 @@
+//! `docket subscribers`: how far each is, and what holds it up.
+
+use std::process::ExitCode;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::client::{Server, block_on};
+use super::{CommandError, Done, print_json, table};
+
+#[derive(Deserialize)]
+struct Answer {
+    subscribers: Vec<Subscriber>,
+}
+
+#[derive(Deserialize)]
+struct Subscriber {
+    name: String,
+    state: String,
+    behind: u64,
+    lanes_held: u64,
+    effects_waiting: u64,
+    applied: u64,
+    retries: u64,
+    trouble: Option<String>,
+}
+
+pub(super) fn run(server: &Server) -> Done {
+    let answer: Value = block_on(server.get("api/subscribers"))?;
+    if server.json {
+        print_json(&answer);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Answer { subscribers } =
+        Answer::deserialize(answer).map_err(|error| CommandError::not_done(error.to_string()))?;
+    let mut rows = table(&["name", "state", "behind", "held", "effects", "applied", "retries", "trouble"]);
+    for one in subscribers {
+        rows.add_row([
+            one.name,
+            one.state.replace('_', " "),
+            one.behind.to_string(),
+            one.lanes_held.to_string(),
+            one.effects_waiting.to_string(),
+            one.applied.to_string(),
+            one.retries.to_string(),
+            one.trouble.unwrap_or_default(),
+        ]);
+    }
+    println!("{rows}");
+    Ok(ExitCode::SUCCESS)
+}
