@@ -336,6 +336,12 @@ impl OrderActor {
                 self.take_snapshot(ctx);
             }
             Said::Conflict => self.overtaken(writing.decided),
+            // It may be the answer to the first asking, while the second is still to be written.
+            Said::NotDone(_) if writing.draft.is_none() => {
+                let commit = Arc::clone(&writing.commit);
+                self.settle(writing, Said::Unknown, ctx);
+                self.send_to_journal(commit, true, ctx);
+            }
             Said::NotDone(why) => self.not_written(writing.decided, &why),
             Said::Unknown => {
                 for decided in std::mem::take(&mut writing.decided) {

@@ -163,10 +163,14 @@ impl Shard {
         }
     }
 
-    /// Asks an order's actor to end. Nothing is sent to it until it has answered.
     fn retire(&mut self, order: OrderId, entry: Entry, ctx: &mut Context<Self>) {
-        let asked = entry.actor.send(Retire);
-        self.leaving.insert(order, Leaving { entry, held: Vec::new() });
+        self.ask_to_end(order, Leaving { entry, held: Vec::new() }, ctx);
+    }
+
+    /// Nothing is sent to the order's actor until it has answered.
+    fn ask_to_end(&mut self, order: OrderId, leaving: Leaving, ctx: &mut Context<Self>) {
+        let asked = leaving.entry.actor.send(Retire);
+        self.leaving.insert(order, leaving);
         ctx.spawn(asked.into_actor(self).map(move |ends, shard, _| {
             // Closed: it has ended by itself, and its news are on their way.
             if ends.unwrap_or(true) {
@@ -225,7 +229,15 @@ impl Actor for Shard {
 /// What turned out not to exist is let go within this time.
 const SWEEP_MAX: Duration = Duration::from_secs(1);
 
-impl Supervised for Shard {}
+impl Supervised for Shard {
+    fn restarting(&mut self, ctx: &mut Self::Context) {
+        // A restart drops what waited for the answers of those who leave.
+        let leaving: Vec<_> = self.leaving.drain().collect();
+        for (order, leaving) in leaving {
+            self.ask_to_end(order, leaving, ctx);
+        }
+    }
+}
 
 impl Handler<Work> for Shard {
     type Result = ();

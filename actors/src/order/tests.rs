@@ -446,3 +446,45 @@ fn an_import_repeated_is_recognised_and_another_under_its_id_refused() {
         assert_eq!(first.order.total.minor_units(), 1250);
     });
 }
+
+#[test]
+fn a_commit_that_its_order_asks_for_again_is_not_said_to_be_undone() {
+    run(async {
+        let bench = Bench::start(Rules::ORDER, |limits| limits.snapshot_every_events = 1).await;
+        let id = bench.place().await;
+        bench.store.panic_on_snapshot.store(true, Ordering::SeqCst);
+        bench.tell(id, add_item()).await.unwrap();
+        bench.store.hold();
+        bench.store.fail_next(1, || Appended::NotDone(away()));
+        let release = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            bench.store.release();
+        };
+        // The order fails while the commit is under way, and hears that it was not written when it has asked again.
+        let (answer, ()) = tokio::join!(bench.tell(id, add_item()), release);
+        assert_eq!(answer.unwrap_err(), CommandError::OutcomeUnknown);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(bench.orders.get(id, At::Now).await.unwrap().version, Version(3));
+        bench.check_stored(id, 3).await;
+    });
+}
+
+#[test]
+fn a_shard_that_is_restarted_forgets_nobody_who_waits_for_an_order_that_leaves() {
+    run(async {
+        let rules = Rules { decide: decide_or_panic, ..Rules::ORDER };
+        let bench = Bench::start(rules, |limits| limits.passivate_after = Duration::from_millis(20)).await;
+        let id = bench.place().await;
+        // The order rests after its failure, so it does not answer yet when the shard asks it to end.
+        bench.tell(id, Command::Cancel { reason: "panic".to_owned() }).await.unwrap_err();
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        let restart = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            bench.shard_handle.restart();
+        };
+        let (answer, ()) = tokio::join!(bench.tell(id, add_item()), restart);
+        assert_eq!(answer.unwrap().order.version, Version(2));
+        bench.let_go().await;
+        assert_eq!(bench.orders.under_way(), 0);
+    });
+}

@@ -22,7 +22,7 @@ use crate::order::import::Import;
 use crate::order::stream::Rules;
 use crate::order::{Command, CommandError, OrderId, Orders, Version};
 use crate::snapshots::{Snapshot, Snapshots};
-use crate::supervisor::child::{self, ChildSpec};
+use crate::supervisor::child::{self, ChildSpec, Handle};
 use crate::supervisor::{Importance, Ledger, Node, Policy};
 
 /// Runs on one arbiter with tokio's clock paused.
@@ -44,6 +44,8 @@ pub(super) struct Store {
     held: watch::Sender<bool>,
     /// Most commits that a read gives, however many are asked for.
     pub(super) page_max: AtomicUsize,
+    /// Saving a snapshot takes a while and panics.
+    pub(super) panic_on_snapshot: AtomicBool,
     /// Somebody else is always a commit ahead of whoever looks.
     pub(super) outrun: AtomicBool,
 }
@@ -57,6 +59,7 @@ impl Store {
             script: Mutex::default(),
             held: watch::Sender::new(false),
             page_max: AtomicUsize::new(usize::MAX),
+            panic_on_snapshot: AtomicBool::new(false),
             outrun: AtomicBool::new(false),
         }
     }
@@ -172,6 +175,10 @@ impl Snapshots for Store {
     }
 
     async fn save(&self, snapshot: Snapshot) -> Result<(), StoreError> {
+        if self.panic_on_snapshot.swap(false, Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            panic!("snapshots with a bug");
+        }
         self.snapshots.lock().unwrap().insert(snapshot.end.order(), snapshot);
         Ok(())
     }
@@ -182,6 +189,7 @@ pub(super) struct Bench {
     pub(super) store: Arc<Store>,
     pub(super) ledger: Ledger,
     pub(super) health: watch::Receiver<Health>,
+    pub(super) shard_handle: Handle,
     shard: Node,
 }
 
@@ -217,8 +225,8 @@ impl Bench {
             Ports { store: store.clone(), snapshots: store.clone(), journal: journal.recipient(), clock, rules };
         let layout = Layout::new(ports, limits, Policy::default(), 1);
         let spec = ChildSpec::isolated(&root, "0", "shard", policy);
-        let (address, _) = child::start(spec, |ctx, _| layout.shard(ctx, &shard));
-        Self { orders: layout.door(vec![address]), store, ledger, health, shard }
+        let (address, shard_handle) = child::start(spec, |ctx, _| layout.shard(ctx, &shard));
+        Self { orders: layout.door(vec![address]), store, ledger, health, shard_handle, shard }
     }
 
     pub(super) fn request(&self, order: OrderId, command: Command) -> Request {
