@@ -17,9 +17,9 @@ use super::writer::Job;
 impl EventStore for Store {
     async fn append(&self, group: Group) -> Vec<Appended> {
         let count = group.len();
-        let dead = self.shared.death.borrow().clone();
-        if let Some(said) = dead {
-            return vec![Appended::NotDone(writer_died(&said)); count];
+        let deaths = self.shared.deaths.borrow().clone();
+        if deaths.dead {
+            return vec![Appended::NotDone(writer_died(deaths.last_words())); count];
         }
         tokio::select! {
             biased;
@@ -27,7 +27,7 @@ impl EventStore for Store {
                 outcomes.unwrap_or_else(|closed| vec![Appended::NotDone(closed); count])
             }
             // It may still be in the queue, for the next writing thread.
-            said = self.writer_died() => vec![Appended::Unknown(writer_died(&said)); count],
+            said = self.writer_died_after(&deaths) => vec![Appended::Unknown(writer_died(&said)); count],
         }
     }
 

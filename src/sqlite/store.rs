@@ -89,8 +89,17 @@ pub(super) struct Shared {
     pub(super) nudge: SyncSender<()>,
     /// The jobs, for whichever thread is the writer.
     pub(super) queue: Mutex<mpsc::Receiver<Job>>,
-    /// What the last writing thread died of.
-    pub(super) death: watch::Sender<Option<String>>,
+    /// Of writing threads.
+    pub(super) deaths: watch::Sender<Deaths>,
+}
+
+/// The deaths of writing threads: counted, so that who waits for one misses none, however soon another is started.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Deaths {
+    times: u64,
+    last_words: String,
+    /// No thread was started since the last one.
+    pub(super) dead: bool,
 }
 
 /// The end of the log.
@@ -127,7 +136,7 @@ impl Store {
             head: watch::Sender::new(head),
             nudge,
             queue: Mutex::new(queue),
-            death: watch::Sender::new(None),
+            deaths: watch::Sender::default(),
         });
         writer::start(Arc::clone(&shared), directory.clone(), Some(connection)).map_err(io)?;
         Ok(Self { shared, jobs, directory: directory.clone() })
@@ -141,15 +150,18 @@ impl Store {
     /// Waits until the writing thread has died of a panic and says what that said. What it was writing is unknown, what
     /// waits in its queue waits on: the store writes again after [`Store::restart_writer`].
     pub async fn writer_died(&self) -> String {
-        let mut death = self.shared.death.subscribe();
-        loop {
-            if let Some(said) = death.borrow_and_update().clone() {
-                return said;
-            }
-            if death.changed().await.is_err() {
-                // Cannot be, the sender is in `self`; and if it were, no thread could die any more.
-                std::future::pending::<()>().await;
-            }
+        let seen = self.shared.deaths.borrow().living();
+        self.writer_died_after(&seen).await
+    }
+
+    /// As [`Store::writer_died`], when `seen` was read earlier.
+    pub(super) async fn writer_died_after(&self, seen: &Deaths) -> String {
+        let mut deaths = self.shared.deaths.subscribe();
+        let died = deaths.wait_for(|deaths| deaths.times > seen.times).await.map(|deaths| deaths.last_words.clone());
+        match died {
+            Ok(last_words) => last_words,
+            // Cannot be, the sender is in `self`; and if it were, no thread could die any more.
+            Err(_) => std::future::pending().await,
         }
     }
 
@@ -158,10 +170,11 @@ impl Store {
     /// # Errors
     /// When the machine gives no thread.
     pub fn restart_writer(&self) -> std::io::Result<()> {
-        if self.shared.death.send_replace(None).is_none() {
+        if !self.shared.deaths.send_if_modified(|deaths| std::mem::take(&mut deaths.dead)) {
             return Ok(());
         }
-        writer::start(Arc::clone(&self.shared), self.directory.clone(), None)
+        let started = writer::start(Arc::clone(&self.shared), self.directory.clone(), None);
+        started.inspect_err(|error| self.shared.deaths.send_modify(|deaths| deaths.add(error.to_string())))
     }
 
     /// Writes what is queued and ends the writing thread. Later appends are not done.
@@ -171,6 +184,21 @@ impl Store {
             // An error means the same: the thread is gone.
             let _ = wait.await;
         }
+    }
+}
+
+impl Deaths {
+    pub(super) fn add(&mut self, last_words: String) {
+        *self = Self { times: self.times + 1, last_words, dead: true };
+    }
+
+    pub(super) fn last_words(&self) -> &str {
+        &self.last_words
+    }
+
+    /// As it was while the last thread lived.
+    fn living(&self) -> Self {
+        Self { times: self.times - u64::from(self.dead), ..Self::default() }
     }
 }
 
@@ -288,6 +316,18 @@ mod tests {
         let commit = first(1);
         assert!(all_written(&store.append(group([commit.clone()])).await));
         assert_eq!(follow.next(10).await.expect("it")[0].id(), commit.id());
+    }
+
+    #[tokio::test]
+    async fn a_death_is_seen_also_when_another_writer_is_there_already() {
+        let (_folder, directory) = folder();
+        let store = Store::open(&directory).expect("a store");
+        let mut waiting = std::pin::pin!(store.writer_died());
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        assert!(store.jobs.send(Job::Panic).await.is_ok());
+        assert_eq!(store.writer_died().await, "told to");
+        store.restart_writer().expect("a thread");
+        assert_eq!(waiting.await, "told to");
     }
 
     #[tokio::test]

@@ -64,7 +64,7 @@ pub(super) fn start(
             Err(panic) => {
                 let said = panic_text(panic.as_ref());
                 tracing::error!(panic = %said, path = %shared.path.display(), "the writing thread died");
-                shared.death.send_replace(Some(said));
+                shared.deaths.send_modify(|deaths| deaths.add(said));
             }
         }
     })?;
