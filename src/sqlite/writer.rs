@@ -212,9 +212,8 @@ impl Writer {
             let _inside = shared.gate.enter();
             snapshots::save(connection, &some)
         });
-        if let Err(error) = &saved
-            && spoils_connection(error)
-        {
+        if saved.is_err() {
+            // It may still be one whose commits are not synced ([`unsynced`]).
             self.connection = None;
         }
         for waiting in some {
@@ -295,7 +294,7 @@ fn publish(shared: &Shared, rows: Vec<(i64, Arc<Commit>)>) {
     shared.head.send_replace(head);
 }
 
-/// Runs `work` without a sync of its own: the next group's covers it.
+/// Runs `work` without a sync of its own: the next group's covers it. After an error the connection is to be closed.
 pub(super) fn unsynced<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
