@@ -12,12 +12,12 @@ use tracing_subscriber::filter::ParseError;
 use crate::config::{Log, LogFormat};
 
 /// The filter of `log.level`: a level, or directives such as `info,docket::http=debug`. The web server's own lines are
-/// kept for the levels at which somebody looks for them.
+/// left out: it calls a caller's broken request an error, and errors are for the person on call.
 ///
 /// # Errors
 /// When the text is neither.
 pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(format!("actix_server=warn,{level}"))
+    EnvFilter::builder().parse(format!("actix_server=warn,actix_http=off,{level}"))
 }
 
 /// Begins to write log lines. To be called once, before anything is started.
