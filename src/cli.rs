@@ -23,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError};
+use crate::system::Only;
 use crate::telemetry;
 
 const NOT_DONE: u8 = 1;
@@ -71,15 +72,12 @@ enum Command {
     Import(import::Args),
 }
 
-/// Which parts to run; `None` is all of them.
-pub type Only = Option<Vec<String>>;
-
 /// Runs the command of this process's arguments. `serve` runs a docket until it is told to stop.
 pub fn run(serve: impl FnOnce(Config, Only) -> ExitCode) -> ExitCode {
     let args = Args::parse();
     let done = match args.command {
         None => match configured(args.config.as_deref()) {
-            Ok(config) => return serve(config, Some(args.only).filter(|parts| !parts.is_empty())),
+            Ok(config) => return serve(config, Only::named(args.only)),
             Err(error) => Err(error),
         },
         Some(Command::Check { config, json }) => check::run(config.as_deref(), json),

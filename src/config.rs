@@ -108,8 +108,16 @@ sections! {
         backoff_factor: f64,
         backoff_max_ms: u64,
         batch_events_max: u32,
+        batch_documents_max: u32,
         batch_bytes_max: u64,
+        queue_events_max: u32,
+        rows_cached_max: u32,
+        lanes_at_once_max: u32,
+        history_commits_max: u32,
+        effects_loaded_max: u32,
+        effects_at_once_max: u32,
         effects_max: u32,
+        handler_timeout_ms: u64,
     }
     /// `[notification]`
     Notification { smtp_url: String, from: String }
@@ -131,6 +139,28 @@ sections! {
     Log { format: LogFormat, level: String }
     /// `[telemetry]`
     Telemetry { otlp_endpoint: String }
+}
+
+impl Subscriber {
+    /// Its limits, each 1 or more.
+    fn positive(&self) -> [(&'static str, u64); 14] {
+        [
+            ("attempts_max", self.attempts_max.into()),
+            ("backoff_first_ms", self.backoff_first_ms),
+            ("backoff_max_ms", self.backoff_max_ms),
+            ("batch_events_max", self.batch_events_max.into()),
+            ("batch_documents_max", self.batch_documents_max.into()),
+            ("batch_bytes_max", self.batch_bytes_max),
+            ("queue_events_max", self.queue_events_max.into()),
+            ("rows_cached_max", self.rows_cached_max.into()),
+            ("lanes_at_once_max", self.lanes_at_once_max.into()),
+            ("history_commits_max", self.history_commits_max.into()),
+            ("effects_loaded_max", self.effects_loaded_max.into()),
+            ("effects_at_once_max", self.effects_at_once_max.into()),
+            ("handler_timeout_ms", self.handler_timeout_ms),
+            ("effects_max", self.effects_max.into()),
+        ]
+    }
 }
 
 /// How log lines are written.
@@ -230,10 +260,10 @@ impl Config {
                 wrong.push((key, "must be from 1 to 100".to_owned()));
             }
         }
-        for (name, subscriber) in &self.subscribers {
-            if subscriber.attempts_max == 0 || subscriber.batch_events_max == 0 || subscriber.effects_max == 0 {
-                wrong.push((format!("subscribers.{name}"), "its limits must be 1 or more".to_owned()));
-            }
+        let overridden = self.subscribers.iter().map(|(name, limits)| (format!("subscribers.{name}"), limits));
+        for (section, subscriber) in overridden.chain([("subscriber".to_owned(), &self.subscriber)]) {
+            let zero = subscriber.positive().into_iter().filter(|(_, value)| *value == 0);
+            wrong.extend(zero.map(|(key, _)| (format!("{section}.{key}"), "must be 1 or more".to_owned())));
         }
         if let Err(error) = crate::telemetry::filter(&self.log.level) {
             wrong.push(("log.level".to_owned(), format!("must be error, warn, info, debug or trace: {error}")));
@@ -253,7 +283,7 @@ impl Config {
         wrong
     }
 
-    fn positive(&self) -> [(&'static str, u64); 31] {
+    fn positive(&self) -> [(&'static str, u64); 25] {
         [
             ("http.connections_max", self.http.connections_max.into()),
             ("http.head_timeout_ms", self.http.head_timeout_ms),
@@ -273,12 +303,6 @@ impl Config {
             ("journal.write_max_ms", self.journal.write_max_ms),
             ("journal.retry_first_ms", self.journal.retry_first_ms),
             ("journal.retry_max_ms", self.journal.retry_max_ms),
-            ("subscriber.attempts_max", self.subscriber.attempts_max.into()),
-            ("subscriber.backoff_first_ms", self.subscriber.backoff_first_ms),
-            ("subscriber.backoff_max_ms", self.subscriber.backoff_max_ms),
-            ("subscriber.batch_events_max", self.subscriber.batch_events_max.into()),
-            ("subscriber.batch_bytes_max", self.subscriber.batch_bytes_max),
-            ("subscriber.effects_max", self.subscriber.effects_max.into()),
             ("supervisor.restarts_max", self.supervisor.restarts_max.into()),
             ("supervisor.window_ms", self.supervisor.window_ms),
             ("supervisor.backoff_first_ms", self.supervisor.backoff_first_ms),

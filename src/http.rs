@@ -17,6 +17,7 @@ mod orders;
 mod origin;
 mod problem;
 mod problems;
+mod subscribers;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -242,8 +243,9 @@ fn operator_routes(config: &mut ServiceConfig) {
         .service(readable(resource("/", READ), ops::index))
         .service(readable(resource("/api/tree", READ), ops::tree))
         .service(readable(resource("/api/restarts", READ), ops::restarts))
-        .service(readable(resource("/api/subscribers", READ), ops::subscribers))
         .service(readable(resource("/api/orders/{id}", READ), orders::read))
+        .service(readable(resource("/api/subscribers", READ), subscribers::all))
+        .service(readable(resource("/api/subscribers/{name}/effects/{order}", READ), subscribers::effects))
         .service(resource("/api/import", "POST").route(web::post().to(import::import)))
         .configure(health_routes);
 }

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use docket::cli::{self, Only};
+use docket::cli;
 use docket::config::Config;
-use docket::system::System;
+use docket::system::{Only, System};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -15,10 +15,6 @@ fn main() -> ExitCode {
 
 /// Serves until a signal; a second one ends it at once.
 fn serve(config: Config, only: Only) -> ExitCode {
-    if let Some(parts) = only {
-        tracing::error!("--only {}: this version runs as a whole", parts.join(","));
-        return cli::WRONG.into();
-    }
     actix_rt::System::new().block_on(async {
         let (stop, at_once) = match cli::signals() {
             Ok(signals) => signals,
@@ -27,7 +23,7 @@ fn serve(config: Config, only: Only) -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
-        let system = match System::start(&config).await {
+        let system = match System::start(&config, &only).await {
             Ok(system) => system,
             Err(error) => {
                 tracing::error!("{error}");

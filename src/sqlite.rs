@@ -24,6 +24,7 @@ use actors::event_store::StoreError;
 use rusqlite::{Connection, ErrorCode};
 
 pub use directory::{DataDirectory, DirectoryError};
+pub use inbox::SqliteInbox;
 pub use store::{OpenError, Store};
 
 /// How long a connection waits for another one's lock before it says that the file is busy.

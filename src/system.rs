@@ -13,11 +13,16 @@ use actix_rt::{Arbiter, ArbiterHandle};
 use actix_web::web::Data;
 use actors::clock::{Clock, SystemClock};
 use actors::event_store::EventStore;
+use actors::inbox::InboxError;
 use actors::journal::actor::JournalActor;
 use actors::journal::{self, Health};
 use actors::order::Orders;
 use actors::order::directory::{self, Layout, Ports, Shard};
 use actors::order::stream::Rules;
+use actors::subscriber;
+use actors::subscriber::actor::SubscriberHandle;
+use actors::subscriber::registry::{self, Registered};
+use actors::subscriber::settings::Settings;
 use actors::supervisor::child::Limits;
 use actors::supervisor::policy::{Backoff, Intensity};
 use actors::supervisor::tree::Status;
@@ -25,10 +30,11 @@ use actors::supervisor::{Child, End, Failure, Handle, Ledger, LedgerStore, Node,
 use futures_util::FutureExt;
 use tokio::sync::watch;
 
-use crate::config::{Config, millis};
+use crate::config::{self, Config, millis};
 use crate::http::{self, Listeners, Part, Readiness, Service};
+use crate::mail::{MailFolder, MailFolderError};
 use crate::sqlite::ledger::LedgerFile;
-use crate::sqlite::{DataDirectory, DirectoryError, OpenError, Store};
+use crate::sqlite::{DataDirectory, DirectoryError, OpenError, SqliteInbox, Store};
 use crate::telemetry::StartUp;
 
 /// Why a docket does not start.
@@ -40,10 +46,54 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// A subscriber's store cannot be opened.
+    #[error(transparent)]
+    Inbox(#[from] InboxError),
+    /// Mails cannot be written.
+    #[error(transparent)]
+    Mail(#[from] MailFolderError),
+    /// There is no such part.
+    #[error("--only {name}: there is no such part; there are {known}")]
+    UnknownPart {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// On SQLite without a broker, subscribers follow the log in the order service's own process.
+    #[error("--only without orders: this version cannot run subscribers apart from the orders; name orders as well")]
+    WithoutOrders,
     /// An address cannot be bound.
     #[error(transparent)]
     Address(#[from] io::Error),
 }
+
+/// Which parts of docket a process runs: all, or those that were named (`--only orders,notification`).
+#[derive(Clone, Debug, Default)]
+pub struct Only(Option<Vec<String>>);
+
+impl Only {
+    /// Those with these names; all without any.
+    pub fn named(names: Vec<String>) -> Self {
+        Self(Some(names).filter(|names| !names.is_empty()))
+    }
+
+    fn runs(&self, name: &str) -> bool {
+        self.0.as_ref().is_none_or(|names| names.iter().any(|named| named == name))
+    }
+
+    fn check<'a>(&self, subscribers: impl Iterator<Item = &'a str>) -> Result<(), StartError> {
+        let known: Vec<&str> = std::iter::once(ORDERS).chain(subscribers).collect();
+        let unknown = self.0.iter().flatten().find(|name| !known.contains(&name.as_str()));
+        if let Some(name) = unknown {
+            return Err(StartError::UnknownPart { name: name.clone(), known: known.join(", ") });
+        }
+        if self.runs(ORDERS) { Ok(()) } else { Err(StartError::WithoutOrders) }
+    }
+}
+
+/// The part that serves orders.
+const ORDERS: &str = "orders";
 
 /// A docket that runs.
 pub struct System {
@@ -54,6 +104,7 @@ pub struct System {
     root: Root,
     node: Node,
     store: Store,
+    subscribers: Vec<&'static str>,
     /// Ended when this is dropped.
     _arbiters: Arbiters,
 }
@@ -63,6 +114,7 @@ pub struct System {
 struct Arbiters {
     journal: Arbiter,
     shards: Vec<Arbiter>,
+    subscribers: Arbiter,
 }
 
 impl Arbiters {
@@ -71,13 +123,14 @@ impl Arbiters {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             shards => shards as usize,
         };
-        Self { journal: Arbiter::new(), shards: (0..shards).map(|_| Arbiter::new()).collect() }
+        let shards = (0..shards).map(|_| Arbiter::new()).collect();
+        Self { journal: Arbiter::new(), shards, subscribers: Arbiter::new() }
     }
 }
 
 impl Drop for Arbiters {
     fn drop(&mut self) {
-        for arbiter in self.shards.iter().chain([&self.journal]) {
+        for arbiter in self.shards.iter().chain([&self.journal, &self.subscribers]) {
             arbiter.stop();
         }
     }
@@ -89,7 +142,7 @@ impl System {
     ///
     /// # Errors
     /// Whatever keeps it from serving. Nothing is left running then.
-    pub async fn start(config: &Config) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, only: &Only) -> Result<Self, StartError> {
         let listeners = Listeners::bind(config)?;
         let (http, ops) = listeners.addresses()?;
         let directory = DataDirectory::lock(&config.data.directory)?;
@@ -111,13 +164,15 @@ impl System {
             clock,
             rules: Rules::ORDER,
         };
+        let (subscribing, subscribers) = subscribers_child(config, only, &directory, &store, &arbiters.subscribers)?;
         let (shards, orders) = orders_child(config, ports, &arbiters.shards);
         let readiness = Parts { node: node.clone(), health };
+        let names = subscribers.iter().map(SubscriberHandle::name).collect();
         let service = Data::new(Service {
             orders: Some(Arc::new(orders)),
+            subscribers,
             readiness: Arc::new(readiness),
             tree: node.clone(),
-            subscribers: Vec::new(),
             limits: http::Limits::of(config),
         });
         let root = Supervisor::new(Strategy::OneForOne, policy(config))
@@ -125,9 +180,10 @@ impl System {
             .child(store_child(store.clone()))
             .child(journal)
             .child(shards)
+            .child(subscribing)
             .child(http_child(config, listeners, service))
             .start(&node);
-        Ok(Self { http, ops, root, node, store, _arbiters: arbiters })
+        Ok(Self { http, ops, root, node, store, subscribers: names, _arbiters: arbiters })
     }
 
     /// What it says about itself at the start.
@@ -136,7 +192,7 @@ impl System {
         StartUp {
             store: format!("SQLite in {}, on disk at each commit", file.display()),
             broker: "none: subscribers follow the log".to_owned(),
-            subscribers: Vec::new(),
+            subscribers: self.subscribers.iter().map(|name| (*name).to_owned()).collect(),
             http: self.http,
             ops: self.ops,
             open: config.auth.open,
@@ -236,6 +292,7 @@ fn orders_child(config: &Config, ports: Ports, arbiters: &[Arbiter]) -> (Child, 
         conflicts_max: config.orders.conflicts_max,
         snapshot_every_events: config.orders.snapshot_every_events,
         loading_max: config.orders.loading_max as usize,
+        stuck_after: millis(config.supervisor.stuck_after_ms),
         answer_within: millis(config.http.answer_timeout_ms),
     };
     let layout = Layout::new(ports, limits, policy(config), arbiters.len());
@@ -248,6 +305,55 @@ fn orders_child(config: &Config, ports: Ports, arbiters: &[Arbiter]) -> (Child, 
         addresses.push(address);
     }
     (Child::supervisor("orders", shards), layout.door(addresses))
+}
+
+/// The subscribers, each with a store of its own, and their handles.
+fn subscribers_child(
+    config: &Config,
+    only: &Only,
+    directory: &DataDirectory,
+    store: &Store,
+    arbiter: &Arbiter,
+) -> Result<(Child, Vec<SubscriberHandle>), StartError> {
+    let mailer = MailFolder::open(directory, &config.notification.from)?;
+    let all = registry::all(&registry::Parts { mailer: Arc::new(mailer) });
+    only.check(all.iter().map(Registered::name))?;
+    let mut supervisor = Supervisor::new(Strategy::OneForOne, policy(config));
+    let mut handles = Vec::new();
+    for registered in all.into_iter().filter(|registered| only.runs(registered.name())) {
+        let name = registered.name();
+        let ports = subscriber::actor::Ports {
+            inbox: Arc::new(SqliteInbox::open(directory, name)?),
+            log: Arc::new(store.clone()),
+            clock: Arc::new(SystemClock),
+        };
+        let settings = subscriber_settings(config.subscriber(name));
+        let (child, handle) = subscriber::actor::child(registered, ports, settings);
+        supervisor = supervisor.child(child.on(arbiter.handle()));
+        handles.push(handle);
+    }
+    Ok((Child::supervisor("subscribers", supervisor), handles))
+}
+
+fn subscriber_settings(limits: &config::Subscriber) -> Settings {
+    Settings {
+        batch_events_max: limits.batch_events_max as usize,
+        batch_documents_max: limits.batch_documents_max as usize,
+        batch_bytes_max: usize::try_from(limits.batch_bytes_max).unwrap_or(usize::MAX),
+        queue_events_max: limits.queue_events_max as usize,
+        rows_cached_max: limits.rows_cached_max as usize,
+        lanes_at_once_max: limits.lanes_at_once_max as usize,
+        history_commits_max: limits.history_commits_max as usize,
+        effects_loaded_max: limits.effects_loaded_max as usize,
+        effects_at_once_max: limits.effects_at_once_max as usize,
+        effects_max: limits.effects_max,
+        handler_timeout: millis(limits.handler_timeout_ms),
+        backoff: subscriber::settings::Backoff {
+            first: millis(limits.backoff_first_ms),
+            factor: limits.backoff_factor,
+            max: millis(limits.backoff_max_ms),
+        },
+    }
 }
 
 /// Serves until it is asked to stop; then takes no more connections and lets what is under way finish.

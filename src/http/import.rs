@@ -23,9 +23,6 @@ const UNDER_WAY_MAX: usize = 256;
 const ATTEMPTS_MAX: u32 = 5;
 /// The longest pause before that.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Every line of an import has the same key on its order: the same words again are a repetition, other words are not.
-const KEY: &str = "import";
-
 /// What became of a line.
 #[derive(Serialize)]
 struct Outcome {
@@ -77,13 +74,7 @@ async fn taken_over(service: &Service, origin: &Origin, line: Result<String, Str
     };
     let mut attempt = 1;
     loop {
-        let request = Request {
-            order: id,
-            command: command.clone(),
-            if_match: None,
-            key: Some(KEY.to_owned()),
-            origin: origin.clone(),
-        };
+        let request = Request::import(id, command.clone(), origin.clone());
         let answer = match service.orders() {
             Ok(orders) => orders.command(request).await,
             Err(problem) => return What::NotDone { problem: problem.kind().name },

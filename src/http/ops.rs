@@ -5,8 +5,6 @@ use std::sync::Arc;
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::web::Data;
-use actors::subscriber::actor::SubscriberHandle;
-use actors::subscriber::SubscriberStatus;
 use actors::supervisor::ledger::{Count, ENTRIES_MAX, Entry};
 use serde::Serialize;
 
@@ -24,6 +22,7 @@ pub(super) async fn index() -> HttpResponse {
          <li><a href=\"/api/restarts\">/api/restarts</a>: what was restarted, and why (<code>docket restarts</code>)</li>\
          <li><a href=\"/api/subscribers\">/api/subscribers</a>: how far each subscriber is \
          (<code>docket subscribers</code>)</li>\
+         <li><code>/api/subscribers/{name}/effects/{order}</code>: what became of an order's mails</li>\
          <li><code>/api/orders/{id}</code>: an order, now or earlier (<code>docket order ID</code>)</li>\
          <li><code>POST /api/import</code>: orders of the older shape (<code>docket import FILE</code>)</li></ul>",
     )
@@ -43,18 +42,6 @@ struct Restarts {
 /// Who supervises whom, and how each is.
 pub(super) async fn tree(service: Data<Service>) -> HttpResponse {
     HttpResponse::Ok().json(service.tree.view())
-}
-
-/// The subscribers that run in this process.
-#[derive(Serialize)]
-struct Subscribers {
-    subscribers: Vec<SubscriberStatus>,
-}
-
-/// How each subscriber stands.
-pub(super) async fn subscribers(service: Data<Service>) -> HttpResponse {
-    let subscribers = service.subscribers.iter().map(SubscriberHandle::status).collect();
-    HttpResponse::Ok().json(Subscribers { subscribers })
 }
 
 /// What was restarted or quarantined, and why.

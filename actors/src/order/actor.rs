@@ -179,8 +179,14 @@ impl OrderActor {
     fn read(&mut self, ctx: &mut Context<Self>) {
         self.life = Life::Reading;
         self.may_be_new = false;
-        let reading = load::load(self.id, self.context.loader.clone(), !self.distrusts_snapshots).into_actor(self);
-        ctx.spawn(reading.map(|loaded, actor, ctx| actor.was_read(loaded, ctx)));
+        let handling = self.child.handling("load");
+        let loading = load::load(self.id, self.context.loader.clone(), !self.distrusts_snapshots);
+        let reading = async move {
+            let loaded = loading.await;
+            drop(handling);
+            loaded
+        };
+        ctx.spawn(reading.into_actor(self).map(|loaded, actor, ctx| actor.was_read(loaded, ctx)));
     }
 
     fn was_read(&mut self, loaded: Result<Loaded, NotLoaded>, ctx: &mut Context<Self>) {

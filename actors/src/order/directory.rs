@@ -43,6 +43,8 @@ pub struct Limits {
     pub snapshot_every_events: u32,
     /// Most orders that are read from the store at a time.
     pub loading_max: usize,
+    /// The reading of an order that takes longer is a failure of its actor.
+    pub stuck_after: Duration,
     /// A caller is answered within this time.
     pub answer_within: Duration,
 }
@@ -57,6 +59,7 @@ impl Default for Limits {
             conflicts_max: 5,
             snapshot_every_events: 100,
             loading_max: 64,
+            stuck_after: Duration::from_secs(30),
             answer_within: Duration::from_secs(5),
         }
     }

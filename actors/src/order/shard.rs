@@ -138,6 +138,7 @@ impl Shard {
     fn start(&mut self, order: OrderId, ctx: &mut Context<Self>) {
         let shard = ctx.address();
         let mut spec = ChildSpec::isolated(&self.node, &order.to_string(), "order", Arc::clone(&self.policy))
+            .limits(child::Limits { stuck_after: Some(self.context.limits.stuck_after), ..child::Limits::default() })
             .ending_in_quarantine()
             .on_event(move |event| drop(shard.try_send(News { order, event })));
         if let Some(quarantine) = self.quarantined.pop(&order) {

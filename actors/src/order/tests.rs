@@ -22,10 +22,8 @@ fn away() -> StoreError {
 }
 
 fn why(error: CommandError) -> NotDone {
-    match error {
-        CommandError::NotDone { why, .. } => why,
-        other => panic!("not a 503: {other:?}"),
-    }
+    let CommandError::NotDone { why, .. } = error else { panic!("not a 503: {error:?}") };
+    why
 }
 
 #[test]

@@ -40,17 +40,13 @@ fn ask(
 }
 
 fn accept(verdict: Verdict) -> Arc<Order> {
-    match verdict {
-        Verdict::Accepted(order) => order,
-        other => panic!("not accepted: {other:?}"),
-    }
+    let Verdict::Accepted(order) = verdict else { panic!("not accepted: {verdict:?}") };
+    order
 }
 
 fn refusal(verdict: Verdict) -> CommandError {
-    match verdict {
-        Verdict::Refused(error) => error,
-        other => panic!("not refused: {other:?}"),
-    }
+    let Verdict::Refused(error) = verdict else { panic!("not refused: {verdict:?}") };
+    error
 }
 
 /// A stream after `commands`, one commit each.
