@@ -146,7 +146,8 @@ struct Decided {
 }
 
 impl OrderActor {
-    pub(super) fn new(id: OrderId, context: Rc<ShardContext>, child: Handle) -> Self {
+    /// `failed_before`: its last actor ended in quarantine.
+    pub(super) fn new(id: OrderId, context: Rc<ShardContext>, child: Handle, failed_before: bool) -> Self {
         Self {
             id,
             context,
@@ -158,7 +159,7 @@ impl OrderActor {
             may_be_new: true,
             conflicts: 0,
             snapshot: Version::NONE,
-            distrusts_snapshots: false,
+            distrusts_snapshots: failed_before,
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::actor::{CommandWork, ReadWork, Work};
-use super::admission::{self, Admission, Answered, RETRY_AFTER, not_done, not_read};
+use super::admission::{self, Admission, Answered, Place, RETRY_AFTER, not_done, not_read};
 use super::error::{At, NotDone, Refusal};
 use super::load::Loader;
 pub use super::shard::Shard;
@@ -211,22 +211,23 @@ impl Orders {
         let (reply, answer) = admission::command_reply();
         let work = CommandWork { request, key, reply, places: [Some(place), None] };
         self.send(Work::Command(Box::new(work)));
-        match timeout(self.answer_within, answer).await {
-            Err(_) | Ok(Err(_)) => Err(CommandError::OutcomeUnknown),
-            Ok(Ok(Err(error))) => Err(error),
-            Ok(Ok(Ok(Answered::Done { order, replayed }))) => Ok(Answer { order, replayed }),
-            Ok(Ok(Ok(Answered::ReplayedAt(version)))) => self.replayed(order, version).await,
-        }
+        let answered = async {
+            match answer.await {
+                Err(_) => Err(CommandError::OutcomeUnknown),
+                Ok(Err(error)) => Err(error),
+                Ok(Ok(Answered::Done { order, replayed })) => Ok(Answer { order, replayed }),
+                Ok(Ok(Answered::ReplayedAt(version))) => self.replayed(order, version).await,
+            }
+        };
+        timeout(self.answer_within, answered).await.unwrap_or(Err(CommandError::OutcomeUnknown))
     }
 
     /// The order's state, present or earlier.
     pub async fn get(&self, order: OrderId, at: At) -> Result<Arc<Order>, ReadError> {
+        let place = self.node.enter().ok_or(not_read(NotDone::Overloaded))?;
         match at {
-            At::Now => self.present(order).await,
-            At::Version(version) => self
-                .earlier(order, |event| event.version <= version)
-                .await
-                .and_then(|found| (found.version == version).then_some(found).ok_or(ReadError::NotFound)),
+            At::Now => self.present(order, place).await,
+            At::Version(version) => self.at_version(order, version).await,
             At::Time(moment) => self.earlier(order, |event| event.recorded_at <= moment).await,
         }
     }
@@ -234,6 +235,7 @@ impl Orders {
     /// The order's events after `after`, at most `limit`. Readable also while the order is quarantined or ahead of this
     /// docket.
     pub async fn trail(&self, order: OrderId, after: Version, limit: usize) -> Result<Trail, ReadError> {
+        let _place = self.node.enter().ok_or(not_read(NotDone::Overloaded))?;
         let mut events: Vec<Envelope> = Vec::new();
         let mut from = after.next();
         loop {
@@ -257,8 +259,7 @@ impl Orders {
         Ok(Trail { events, next_after })
     }
 
-    async fn present(&self, order: OrderId) -> Result<Arc<Order>, ReadError> {
-        let place = self.node.enter().ok_or(not_read(NotDone::Overloaded))?;
+    async fn present(&self, order: OrderId, place: Place) -> Result<Arc<Order>, ReadError> {
         let (reply, answer) = admission::read_reply();
         self.send(Work::Read(ReadWork { order, reply, places: [Some(place), None] }));
         match timeout(self.answer_within, answer).await {
@@ -267,13 +268,19 @@ impl Orders {
         }
     }
 
-    /// The answer that the first command with the key had.
+    /// The answer that the first command with the key had. It has happened, so that it cannot be read now is not to be
+    /// taken for "not done".
     async fn replayed(&self, order: OrderId, version: Version) -> Result<Answer, CommandError> {
-        match self.get(order, At::Version(version)).await {
+        match self.at_version(order, version).await {
             Ok(order) => Ok(Answer { order, replayed: true }),
-            Err(ReadError::NotDone { why, retry_after }) => Err(CommandError::NotDone { why, retry_after }),
+            Err(ReadError::NotDone { .. }) => Err(CommandError::OutcomeUnknown),
             Err(ReadError::NotFound | ReadError::Internal) => Err(CommandError::Internal),
         }
+    }
+
+    async fn at_version(&self, order: OrderId, version: Version) -> Result<Arc<Order>, ReadError> {
+        let found = self.earlier(order, |event| event.version <= version).await?;
+        (found.version == version).then_some(found).ok_or(ReadError::NotFound)
     }
 
     /// Folds the stored events up to the first that is not wanted.

@@ -141,13 +141,15 @@ impl Shard {
             .limits(child::Limits { stuck_after: Some(self.context.limits.stuck_after), ..child::Limits::default() })
             .ending_in_quarantine()
             .on_event(move |event| drop(shard.try_send(News { order, event })));
-        if let Some(quarantine) = self.quarantined.pop(&order) {
+        let quarantine = self.quarantined.pop(&order);
+        let failed_before = quarantine.is_some();
+        if let Some(quarantine) = quarantine {
             spec = spec.after(quarantine);
         }
         let context = Rc::clone(&self.context);
         let (actor, _) = child::start(spec, |ctx, handle| {
             ctx.set_mailbox_capacity(MAILBOX_MAX);
-            OrderActor::new(order, context, handle.clone())
+            OrderActor::new(order, context, handle.clone(), failed_before)
         });
         let places = Admission::new(self.context.limits.waiting_per_order_max);
         self.live.put(order, Entry { actor, used: Instant::now(), places });

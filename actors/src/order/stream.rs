@@ -193,7 +193,7 @@ pub struct Question<'a> {
 pub enum Verdict {
     /// It has events; the order as it leaves it.
     Accepted(Arc<Order>),
-    /// It was done before, by a command of the same draft.
+    /// It was done before; the order as it left it.
     Replayed(Arc<Order>),
     /// It was done before; the order as it left it has to be read.
     ReplayedAt(Version),
@@ -269,9 +269,10 @@ impl Draft {
             });
         }
         let used = stream.keys.get(&hash)?;
-        Some(match used.fingerprint == fingerprint {
-            true => Verdict::ReplayedAt(used.version),
-            false => Verdict::Refused(CommandError::KeyReused),
+        Some(match &stream.order {
+            _ if used.fingerprint != fingerprint => Verdict::Refused(CommandError::KeyReused),
+            Some(order) if order.version == used.version => Verdict::Replayed(Arc::clone(order)),
+            Some(_) | None => Verdict::ReplayedAt(used.version),
         })
     }
 

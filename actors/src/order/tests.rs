@@ -486,3 +486,69 @@ fn a_shard_that_is_restarted_forgets_nobody_who_waits_for_an_order_that_leaves()
         assert_eq!(bench.orders.under_way(), 0);
     });
 }
+
+#[test]
+fn what_was_done_is_never_said_to_be_undone_when_its_answer_cannot_be_read() {
+    run(async {
+        let bench = bench().await;
+        let id = bench.place().await;
+        let adding = || bench.request(id, add_item()).key("a");
+        let first = bench.send(adding()).await.unwrap();
+        bench.store.unreadable.store(true, Ordering::SeqCst);
+        let at_once = bench.send(adding()).await.unwrap();
+        assert!(at_once.replayed && at_once.order == first.order, "nothing has to be read for the present version");
+        bench.tell(id, add_item()).await.unwrap();
+        assert_eq!(bench.send(adding()).await.unwrap_err(), CommandError::OutcomeUnknown);
+        bench.store.unreadable.store(false, Ordering::SeqCst);
+        let later = bench.send(adding()).await.unwrap();
+        assert!(later.replayed && later.order == first.order);
+    });
+}
+
+#[test]
+fn reads_of_the_past_are_admitted_like_everything_else() {
+    run(async {
+        let bench = Bench::start(Rules::ORDER, |limits| limits.waiting_max = 1).await;
+        let id = bench.place().await;
+        bench.store.hold();
+        let past = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let state = bench.orders.get(id, At::Version(Version(1))).await.map(drop);
+            let trail = bench.orders.trail(id, Version::NONE, 10).await.map(drop);
+            bench.store.release();
+            [state, trail]
+        };
+        let (answer, past) = tokio::join!(bench.tell(id, add_item()), past);
+        answer.unwrap();
+        for refused in past {
+            assert!(matches!(refused.unwrap_err(), ReadError::NotDone { why: NotDone::Overloaded, .. }));
+        }
+        assert_eq!(bench.orders.trail(id, Version::NONE, 10).await.unwrap().events.len(), 2);
+        assert_eq!(bench.orders.under_way(), 0);
+    });
+}
+
+#[test]
+fn after_quarantine_an_order_starts_from_its_events() {
+    run(async {
+        let rules = Rules { decide: decide_or_panic, ..Rules::ORDER };
+        let bench = Bench::start(rules, |_| {}).await;
+        let id = bench.place().await;
+        for _ in 0..15 {
+            bench.tell(id, add_item()).await.unwrap();
+        }
+        {
+            let mut snapshots = bench.store.snapshots.lock().unwrap();
+            let snapshot = snapshots.get_mut(&id).unwrap();
+            snapshot.state = snapshot.state.replace("c-1", "somebody else");
+        }
+        for number in 0..6 {
+            let bad = bench.request(id, Command::Cancel { reason: "panic".to_owned() });
+            bench.send(bad.key(&number.to_string())).await.unwrap_err();
+        }
+        let error = bench.orders.get(id, At::Now).await.unwrap_err();
+        assert!(matches!(error, ReadError::NotDone { why: NotDone::OrderQuarantined, .. }), "{error:?}");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(bench.orders.get(id, At::Now).await.unwrap().customer_id, "c-1");
+    });
+}

@@ -86,7 +86,9 @@ fn a_key_answers_before_if_match_and_before_the_status() {
     let mut draft = Draft::new(&stream, NOW);
     // Version 1 was right the first time and is wrong now; adding is decided no second time.
     let verdict = ask(&mut draft, &stream, &add_item(), key("a", &add_item()), Some(&[Version(1)]));
-    assert!(matches!(verdict, Verdict::ReplayedAt(Version(2))), "{verdict:?}");
+    assert!(matches!(&verdict, Verdict::Replayed(order) if order.version == Version(2)), "{verdict:?}");
+    let verdict = ask(&mut draft, &stream, &create(), key("k", &create()), None);
+    assert!(matches!(verdict, Verdict::ReplayedAt(Version(1))), "{verdict:?}");
     let other = Command::Deliver;
     let verdict = ask(&mut draft, &stream, &other, key("a", &other), Some(&[Version(1)]));
     assert_eq!(refusal(verdict), CommandError::KeyReused);

@@ -44,6 +44,8 @@ pub(super) struct Store {
     held: watch::Sender<bool>,
     /// Most commits that a read gives, however many are asked for.
     pub(super) page_max: AtomicUsize,
+    /// Nothing can be read, but that nothing is newer.
+    pub(super) unreadable: AtomicBool,
     /// Saving a snapshot takes a while and panics.
     pub(super) panic_on_snapshot: AtomicBool,
     /// Somebody else is always a commit ahead of whoever looks.
@@ -59,6 +61,7 @@ impl Store {
             script: Mutex::default(),
             held: watch::Sender::new(false),
             page_max: AtomicUsize::new(usize::MAX),
+            unreadable: AtomicBool::new(false),
             panic_on_snapshot: AtomicBool::new(false),
             outrun: AtomicBool::new(false),
         }
@@ -151,6 +154,9 @@ impl EventStore for Store {
 
     async fn read(&self, order: OrderId, from: Version, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError> {
         tokio::time::sleep(Duration::from_millis(1)).await;
+        if self.unreadable.load(Ordering::SeqCst) {
+            return Err(StoreError::Away("scripted".to_owned()));
+        }
         let stored = self.stored(order);
         let first = stored.iter().rposition(|commit| commit.first() <= from).unwrap_or(0);
         let most = limit.min(self.page_max.load(Ordering::SeqCst));
