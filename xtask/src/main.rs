@@ -2,6 +2,9 @@
 //! and end with the command that repeats whatever failed. Nothing of docket depends on them, nor they on its code: they
 //! use what is built from outside, as everybody else does.
 
+mod api;
+mod bench;
+mod server;
 mod steps;
 mod test;
 mod tools;
@@ -16,11 +19,14 @@ use clap::Parser;
 enum Xtask {
     /// Everything that must hold: format, lints, licences, tests, the API against its description.
     Test(test::Options),
+    /// How fast, as a ratio to what the machine could do at most, and whether everything accepted is there.
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
     let outcome = match Xtask::parse() {
         Xtask::Test(options) => test::run(&options),
+        Xtask::Bench(options) => bench::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

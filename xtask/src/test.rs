@@ -4,6 +4,7 @@ use std::process::Command;
 
 use clap::Args;
 
+use crate::api;
 use crate::steps::{self, Failure, Steps};
 use crate::tools::{self, Tools};
 
@@ -24,6 +25,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     steps.command("documentation", &mut documentation())?;
     let tools = steps.step("tools", Tools::install)?;
     steps.command("licences, bans, sources", &mut deny(&tools))?;
+    steps.command("build", &mut cargo(&["build", "--locked", "--bin", "docket"]))?;
+    steps.step("API as described", || api::check(&tools, options.long))?;
     let tally = steps.step("tests", || run_tests(options))?;
     steps.print_summary();
     println!("\n{} passed, 0 failed", tally.passed);

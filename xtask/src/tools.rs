@@ -9,22 +9,25 @@ use std::process::Command;
 use crate::steps::{Failure, run, succeeds};
 
 const CARGO_DENY: &str = "cargo-deny@0.20.2";
+const SCHEMATHESIS_PINS: &str = include_str!("../schemathesis/requirements.txt");
 
 /// The installed programs.
 pub(crate) struct Tools {
     /// Licences, bans, sources.
     pub(crate) cargo_deny: PathBuf,
+    /// Tests the API against its description.
+    pub(crate) schemathesis: PathBuf,
 }
 
 impl Tools {
     /// Installs what is missing. Two runs at once wait for each other.
     pub(crate) fn install() -> Result<Self, Failure> {
-        let folder = folder()?;
+        let folder = cache()?.join("tools");
         fs::create_dir_all(&folder).map_err(|error| cannot_use(&folder, error))?;
         let lock = folder.join("lock");
         let locked = File::create(&lock).and_then(|file| file.lock().map(|()| file));
         let locked = locked.map_err(|error| cannot_use(&lock, error))?;
-        let tools = Self { cargo_deny: cargo_deny(&folder)? };
+        let tools = Self { cargo_deny: cargo_deny(&folder)?, schemathesis: schemathesis(&folder)? };
         drop(locked);
         Ok(tools)
     }
@@ -39,6 +42,32 @@ pub(crate) fn check_toolchain() -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Installs Debian packages when `there` says that what they bring is missing.
+pub(crate) fn debian(packages: &[&str], there: impl Fn() -> bool) -> Result<(), Failure> {
+    if there() {
+        return Ok(());
+    }
+    let names = packages.join(" ");
+    println!("missing: {names}; installing from Debian's packages");
+    if !succeeds(Command::new("apt-get").arg("--version")) {
+        return Err(Failure::new("tools", format!("no apt-get here; install what Debian calls {names}")));
+    }
+    run("tools", as_root("apt-get").args(["update", "--quiet", "--quiet"]))?;
+    run(
+        "tools",
+        as_root("apt-get").args(["install", "--yes", "--quiet", "--quiet", "--no-install-recommends"]).args(packages),
+    )?;
+    if there() { Ok(()) } else { Err(Failure::new("tools", format!("{names} installed, and still missing"))) }
+}
+
+/// `sudo program`, or `program` for root. Packages must not ask, nor start the services they bring.
+fn as_root(program: &str) -> Command {
+    let root = fs::metadata("/proc/self").is_ok_and(|it| std::os::unix::fs::MetadataExt::uid(&it) == 0);
+    let mut command = Command::new(if root { "env" } else { "sudo" });
+    command.args(["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", program]);
+    command
 }
 
 fn cargo_deny(folder: &Path) -> Result<PathBuf, Failure> {
@@ -60,6 +89,24 @@ fn cargo_deny(folder: &Path) -> Result<PathBuf, Failure> {
     Ok(home.join("bin/cargo-deny"))
 }
 
+fn schemathesis(folder: &Path) -> Result<PathBuf, Failure> {
+    let home = folder.join("schemathesis");
+    once(&home, SCHEMATHESIS_PINS, || {
+        debian(&["python3", "python3-venv"], || {
+            succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"]))
+        })?;
+        println!("missing: schemathesis; installing it from PyPI");
+        run("tools", Command::new("python3").args(["-m", "venv"]).arg(&home))?;
+        run(
+            "tools",
+            Command::new(home.join("bin/pip"))
+                .args(["install", "--quiet", "--no-deps", "--only-binary", ":all:", "--requirement"])
+                .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/schemathesis/requirements.txt")),
+        )
+    })?;
+    Ok(home.join("bin/schemathesis"))
+}
+
 /// Does `install` into `home` unless that was done before, by the same `recipe`. What was broken off is begun anew.
 fn once(home: &Path, recipe: &str, install: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
     let complete = home.join("complete");
@@ -75,12 +122,12 @@ fn once(home: &Path, recipe: &str, install: impl FnOnce() -> Result<(), Failure>
     fs::write(&complete, recipe).map_err(|error| cannot_use(&complete, error))
 }
 
-/// Where the programs are kept.
-fn folder() -> Result<PathBuf, Failure> {
+/// Where everything lies that the next clone can use too.
+pub(crate) fn cache() -> Result<PathBuf, Failure> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
-    let cache = cache.ok_or_else(|| Failure::new("tools", "set HOME: tools are kept in ~/.cache/docket/tools"))?;
-    Ok(cache.join("docket/tools"))
+    let cache = cache.ok_or_else(|| Failure::new("cache", "set HOME: what is kept lies in ~/.cache/docket"))?;
+    Ok(cache.join("docket"))
 }
 
 fn cannot_use(path: &Path, error: io::Error) -> Failure {
@@ -112,5 +159,10 @@ mod tests {
         }
         fs::remove_dir_all(&home).expect("removed");
         assert_eq!(installed, 2);
+    }
+
+    #[test]
+    fn what_is_there_is_not_installed() {
+        assert!(debian(&["no-such-package"], || true).is_ok());
     }
 }

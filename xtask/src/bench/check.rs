@@ -1,0 +1,145 @@
+//! Whether every accepted order is where it must be: in the store once and in order, and in every subscriber. Asked of
+//! the files themselves, with Debian's sqlite3, so that no code of docket answers for itself.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::steps::Failure;
+
+const DRAIN_MAX: Duration = Duration::from_secs(600);
+
+/// What must not be there, each with a query that counts it.
+type Faults<'a> = &'a [(&'a str, &'a str)];
+
+const STORE: Faults = &[
+    ("acknowledged twice", "SELECT (SELECT count(*) FROM lines) - (SELECT count(*) FROM acknowledged)"),
+    (
+        "acknowledged and not stored",
+        "SELECT count(*) FROM acknowledged WHERE id || ':0000000001' NOT IN (SELECT key FROM commits)",
+    ),
+    (
+        "stored and not acknowledged",
+        "SELECT count(*) FROM commits WHERE substr(key, 1, 36) NOT IN (SELECT id FROM acknowledged)",
+    ),
+    ("with another commit than the first", "SELECT count(*) FROM commits WHERE substr(key, 37) <> ':0000000001'"),
+    (
+        "created other than once",
+        "SELECT count(*) FROM commits WHERE json_array_length(body, '$.commands') <> 1
+         OR json_array_length(body, '$.commands[0].events') <> 1
+         OR json_extract(body, '$.commands[0].events[0].type') <> 'order.created'",
+    ),
+];
+
+/// Every acknowledged order is in the store, once, in order, and no other is.
+pub(super) fn store(data: &Path, acknowledged: &Path) -> Result<(), Failure> {
+    none_of("the store", &data.join("orders.db"), acknowledged, STORE)
+}
+
+const SUBSCRIBER: Faults = &[
+    (
+        "acknowledged and not applied",
+        "SELECT count(*) FROM acknowledged WHERE replace(id, '-', '') NOT IN
+         (SELECT lower(hex(order_id)) FROM inbox WHERE applied = 1)",
+    ),
+    (
+        "applied and not acknowledged",
+        "SELECT count(*) FROM inbox WHERE lower(hex(order_id)) NOT IN (SELECT replace(id, '-', '') FROM acknowledged)",
+    ),
+    (
+        "behind or held",
+        "SELECT count(*) FROM inbox WHERE seen <> applied OR effects_waiting <> 0
+         OR hold_state IS NOT NULL OR performing_state IS NOT NULL",
+    ),
+    ("with an effect that was not performed", "SELECT count(DISTINCT order_id) FROM effects WHERE outcome IS NULL"),
+];
+
+/// The orders with which a subscriber has done.
+const DONE: &str = "SELECT count(*) FROM inbox WHERE applied = seen AND effects_waiting = 0;";
+
+/// Every acknowledged order is in every subscriber, as far as its events go.
+pub(super) fn subscribers(data: &Path, acknowledged: &Path) -> Result<(), Failure> {
+    for file in subscriber_files(data)? {
+        none_of(&file.display().to_string(), &file, acknowledged, SUBSCRIBER)?;
+    }
+    Ok(())
+}
+
+/// Waits until every subscriber has applied and performed what the acknowledged orders asked of it.
+pub(super) fn drained(data: &Path, acknowledged: &Path) -> Result<(), Failure> {
+    let orders = super::lines(acknowledged)?;
+    let until = Instant::now() + DRAIN_MAX;
+    for file in subscriber_files(data)? {
+        while sqlite(&file, DONE)?.trim() != orders.to_string() {
+            if Instant::now() > until {
+                let why = format!("not done with {orders} orders after {} s", DRAIN_MAX.as_secs());
+                return Err(Failure::new(file.display().to_string(), why));
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+    Ok(())
+}
+
+/// Each subscriber's file: all but the order service's.
+fn subscriber_files(data: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failure = |error| Failure::new(data.display().to_string(), error);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(data).map_err(failure)? {
+        let path = entry.map_err(failure)?.path();
+        if path.extension().is_some_and(|it| it == "db") && path.file_name().is_some_and(|it| it != "orders.db") {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        return Err(Failure::new(data.display().to_string(), "no subscriber keeps anything here"));
+    }
+    Ok(files)
+}
+
+fn none_of(place: &str, file: &Path, acknowledged: &Path, faults: Faults) -> Result<(), Failure> {
+    let mut script = format!(
+        "CREATE TEMP TABLE lines (id TEXT);\n.import --schema temp '{}' lines\n\
+         CREATE TEMP TABLE acknowledged (id TEXT PRIMARY KEY) WITHOUT ROWID;\n\
+         INSERT INTO acknowledged SELECT DISTINCT id FROM lines;\n",
+        acknowledged.display()
+    );
+    for (_, count) in faults {
+        script.push_str(count);
+        script.push_str(";\n");
+    }
+    let counts = sqlite(file, &script)?;
+    let found: Vec<String> = faults
+        .iter()
+        .zip(counts.lines())
+        .filter(|(_, count)| *count != "0")
+        .map(|((fault, _), count)| format!("{count} orders {fault}"))
+        .collect();
+    if counts.lines().count() != faults.len() {
+        return Err(Failure::new(place, format!("sqlite3 said: {counts}")));
+    }
+    if found.is_empty() { Ok(()) } else { Err(Failure::new(place, found.join(", "))) }
+}
+
+fn sqlite(file: &Path, script: &str) -> Result<String, Failure> {
+    let failure = |why: &dyn std::fmt::Display| Failure::new(format!("sqlite3 {}", file.display()), why);
+    let mut child = Command::new("sqlite3")
+        .args(["-batch", "-bail", "-cmd", ".timeout 10000"])
+        .arg(file)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(|error| failure(&error))?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(script.as_bytes()).map_err(|error| failure(&error))?;
+    }
+    let output = child.wait_with_output().map_err(|error| failure(&error))?;
+    if !output.status.success() {
+        return Err(failure(&output.status));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
