@@ -1,0 +1,298 @@
+//! A docket of its own for a test: the built program in a folder of its own on ports of its own, and the words in which
+//! its callers speak to it. It ends with the test, whatever happens.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Longest wait for anything that must come by itself.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How often to repeat what depends on chance: `few` times for a commit, `many` for a night (`cargo xtask test --long`).
+pub(crate) fn rounds(few: usize, many: usize) -> usize {
+    if std::env::var_os("DOCKET_TEST_LONG").is_some() { many } else { few }
+}
+
+/// Where a docket keeps its data, over several starts.
+pub(crate) struct Folder {
+    path: PathBuf,
+    settings: Vec<(String, String)>,
+    temporary: Option<Arc<TempDir>>,
+}
+
+impl Folder {
+    /// An empty one.
+    pub(crate) fn new() -> Self {
+        let temporary = tempfile::tempdir().expect("a folder");
+        Self { path: temporary.path().to_owned(), settings: Vec::new(), temporary: Some(Arc::new(temporary)) }
+    }
+
+    /// One that somebody else made and removes.
+    pub(crate) fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), settings: Vec::new(), temporary: None }
+    }
+
+    /// A file of the data directory.
+    pub(crate) fn data(&self, name: &str) -> PathBuf {
+        self.path.join("data").join(name)
+    }
+
+    /// A docket on this folder, once it serves.
+    pub(crate) async fn start(&self) -> Docket {
+        match self.try_start().await {
+            Ok(docket) => docket,
+            Err(said) => panic!("docket ended before it served:\n{said}"),
+        }
+    }
+
+    /// A docket on this folder once it serves, or what it said when it ended instead.
+    pub(crate) async fn try_start(&self) -> Result<Docket, String> {
+        let log = tempfile::NamedTempFile::new().expect("a file for the log");
+        let output = || Stdio::from(File::options().append(true).open(log.path()).expect("the log"));
+        let child = self.command(&[]).stdout(output()).stderr(output()).spawn().expect("the built docket");
+        let mut process = Process(child);
+        let said = || std::fs::read_to_string(log.path()).expect("the log");
+        let http = loop {
+            if let Some(address) = address(&said()) {
+                break address;
+            }
+            if process.0.try_wait().expect("a child").is_some() {
+                return Err(said());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        Ok(Docket { process, http, client: Client::new(), _log: log, _folder: self.temporary.clone() })
+    }
+
+    /// The program with this folder's settings, for whatever else than serving it can do.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_docket"));
+        command
+            .args(arguments)
+            .current_dir(&self.path)
+            .stdin(Stdio::null())
+            .env("DOCKET__HTTP__BIND", "127.0.0.1:0")
+            .env("DOCKET__OPS__BIND", "127.0.0.1:0")
+            .env("DOCKET__LOG__FORMAT", "json")
+            .envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+/// Its callers' address, from the start-up line that names it.
+fn address(said: &str) -> Option<String> {
+    let line = said.lines().find(|line| line.contains("\"http.address\""))?;
+    let line: Value = serde_json::from_str(line).ok()?;
+    Some(format!("http://{}", line["http.address"].as_str()?))
+}
+
+/// A child that does not outlive its owner.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A docket that serves.
+pub(crate) struct Docket {
+    process: Process,
+    /// `http://ADDRESS:PORT` of its callers.
+    pub(crate) http: String,
+    client: Client,
+    _log: tempfile::NamedTempFile,
+    /// Removed only after the process has ended.
+    _folder: Option<Arc<TempDir>>,
+}
+
+impl Docket {
+    /// `kill -9`, and waits until it is gone.
+    pub(crate) fn kill(mut self) {
+        self.process.0.kill().expect("killed");
+        self.process.0.wait().expect("gone");
+    }
+
+    /// `kill -TERM`; waits until it has ended and gives its exit code.
+    pub(crate) async fn stop(mut self) -> Option<i32> {
+        let pid = self.process.0.id();
+        Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().expect("sh");
+        let mut code = None;
+        eventually("docket ends", async || {
+            code = self.process.0.try_wait().expect("a child");
+            code.is_some()
+        })
+        .await;
+        code.and_then(|status| status.code())
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// A request to the callers' address.
+    pub(crate) fn request(&self, method: Method, path: &str) -> Request {
+        Request(self.client.request(method, format!("{}{path}", self.http)))
+    }
+
+    /// `POST path` with that body.
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Request {
+        Request(self.request(Method::POST, path).0.json(body))
+    }
+
+    /// `GET path`.
+    pub(crate) fn get(&self, path: &str) -> Request {
+        self.request(Method::GET, path)
+    }
+
+    /// Places an order.
+    pub(crate) fn place(&self, order: &Value) -> Request {
+        self.post("/orders", order)
+    }
+
+    /// Tells an order something: `pay`, `ship`, …
+    pub(crate) fn tell(&self, order: &str, command: &str, body: &Value) -> Request {
+        self.post(&format!("/orders/{order}/{command}"), body)
+    }
+
+    /// Pays for it.
+    pub(crate) fn pay(&self, order: &str, amount: i64) -> Request {
+        self.tell(order, "pay", &json!({"amount": amount, "reference": format!("p-{order}")}))
+    }
+
+    /// Hands it to a carrier.
+    pub(crate) fn ship(&self, order: &str) -> Request {
+        self.tell(order, "ship", &json!({"carrier": "DHL", "tracking_number": "T-1"}))
+    }
+
+    /// Says that it has arrived.
+    pub(crate) fn deliver(&self, order: &str) -> Request {
+        self.tell(order, "deliver", &json!({}))
+    }
+
+    /// Reads an order.
+    pub(crate) async fn order(&self, order: &str) -> Value {
+        self.get(&format!("/orders/{order}")).expect(StatusCode::OK).await.body
+    }
+
+    /// All events of an order, from the first.
+    pub(crate) async fn events(&self, order: &str) -> Vec<Value> {
+        let (mut events, mut after) = (Vec::new(), 0);
+        loop {
+            let page = self.get(&format!("/orders/{order}/events?after={after}")).expect(StatusCode::OK).await.body;
+            events.extend(page["events"].as_array().expect("events").iter().cloned());
+            match page["next_after"].as_i64() {
+                Some(next) => after = next,
+                None => return events,
+            }
+        }
+    }
+}
+
+/// A request on its way to be sent.
+pub(crate) struct Request(reqwest::RequestBuilder);
+
+impl Request {
+    /// With that header.
+    pub(crate) fn header(self, name: &str, value: &str) -> Self {
+        Self(self.0.header(name, value))
+    }
+
+    /// With that idempotency key.
+    pub(crate) fn key(self, key: &str) -> Self {
+        self.header("Idempotency-Key", key)
+    }
+
+    /// Only if the order is at that version.
+    pub(crate) fn if_version(self, version: i64) -> Self {
+        self.header("If-Match", &format!("\"{version}\""))
+    }
+
+    /// Sends it. An error means that no whole answer came.
+    pub(crate) async fn send(self) -> reqwest::Result<Answer> {
+        let answer = self.0.send().await?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let text = answer.text().await?;
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Ok(Answer { status, headers, body })
+    }
+
+    /// Sends it and wants that status.
+    #[track_caller]
+    pub(crate) fn expect(self, status: StatusCode) -> impl Future<Output = Answer> {
+        let at = std::panic::Location::caller();
+        async move {
+            let answer = self.send().await.unwrap_or_else(|error| panic!("{at}: no answer: {error}"));
+            assert_eq!(answer.status, status, "{at}: {}", answer.body);
+            answer
+        }
+    }
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    /// Its status.
+    pub(crate) status: StatusCode,
+    headers: reqwest::header::HeaderMap,
+    /// Its body: JSON, or else a string.
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    /// A header's text, when it has that header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().expect("a header of text"))
+    }
+
+    /// The order's id.
+    pub(crate) fn id(&self) -> String {
+        self.body["id"].as_str().expect("an order's id").to_owned()
+    }
+
+    /// The order's version.
+    pub(crate) fn version(&self) -> i64 {
+        self.body["version"].as_i64().expect("an order's version")
+    }
+
+    /// The problem's name: the last part of its type.
+    pub(crate) fn problem(&self) -> &str {
+        self.body["type"].as_str().and_then(|name| name.strip_prefix("/problems/")).unwrap_or_default()
+    }
+}
+
+/// An order such as everybody places.
+pub(crate) fn an_order(reference: &str) -> Value {
+    json!({
+        "customer_id": "c-1",
+        "email": "ana@example.com",
+        "reference": reference,
+        "currency": "EUR",
+        "items": [{"sku": "A-1", "quantity": 2, "unit_price": 4995}],
+    })
+}
+
+/// What [`an_order`] comes to.
+pub(crate) const TOTAL: i64 = 9990;
+
+/// Waits until `holds`, and fails when that takes too long.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) -> impl Future<Output = ()> {
+    let at = std::panic::Location::caller();
+    let until = Instant::now() + WAIT_MAX;
+    async move {
+        while !holds().await {
+            assert!(Instant::now() < until, "{at}: waited {} s and in vain until {what}", WAIT_MAX.as_secs());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! `kill -9` in the middle of many writers. Whatever was acknowledged is there afterwards, whatever was not can be
+//! repeated with its key, nothing happened twice, and nothing is there that nobody asked for.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Docket, Folder, TOTAL, an_order, rounds};
+
+const WRITERS: usize = 64;
+
+/// A command and the key under which it can be repeated.
+#[derive(Clone, Debug)]
+struct Said {
+    path: String,
+    body: Value,
+    key: String,
+}
+
+impl Said {
+    async fn to(&self, docket: &Docket) -> reqwest::Result<Answer> {
+        docket.post(&self.path, &self.body).key(&self.key).send().await
+    }
+}
+
+/// What writers know when the docket has gone.
+#[derive(Default)]
+struct Known {
+    acknowledged: Vec<(Said, Answer)>,
+    unanswered: Vec<Said>,
+}
+
+/// Places an order after another and moves each on, until an answer fails to come.
+async fn write(docket: &Docket, name: String) -> Known {
+    let mut known = Known::default();
+    for n in 0.. {
+        let mut order = String::new();
+        for step in ["create", "pay", "ship", "deliver"] {
+            let reference = format!("{name}-{n}");
+            let (path, body) = match step {
+                "create" => ("/orders".to_owned(), an_order(&reference)),
+                "pay" => (format!("/orders/{order}/pay"), json!({"amount": TOTAL, "reference": reference})),
+                "ship" => (format!("/orders/{order}/ship"), json!({"carrier": "DHL", "tracking_number": reference})),
+                _ => (format!("/orders/{order}/deliver"), json!({})),
+            };
+            let said = Said { path, body, key: format!("{step}-{reference}") };
+            match said.to(docket).await {
+                Ok(answer) => {
+                    assert!(answer.status.is_success(), "{} {}: {}", said.path, answer.status, answer.body);
+                    order = answer.id();
+                    known.acknowledged.push((said, answer));
+                }
+                Err(_) => {
+                    known.unanswered.push(said);
+                    return known;
+                }
+            }
+        }
+    }
+    known
+}
+
+/// Has [`WRITERS`] write, kills the docket after `delay`, and gives what they know.
+async fn write_and_kill(docket: Docket, round: usize, delay: Duration) -> Known {
+    let pid = docket.pid();
+    let writers = join_all((0..WRITERS).map(|writer| write(&docket, format!("{round}-{writer}"))));
+    let killer = async {
+        tokio::time::sleep(delay).await;
+        std::process::Command::new("sh").args(["-c", &format!("kill -KILL {pid}")]).status().expect("sh");
+    };
+    let (known, ()) = tokio::join!(writers, killer);
+    docket.kill();
+    let mut all = Known::default();
+    for one in known {
+        all.acknowledged.extend(one.acknowledged);
+        all.unanswered.extend(one.unanswered);
+    }
+    all
+}
+
+/// Whatever was acknowledged stands as it was acknowledged.
+async fn assert_kept(docket: &Docket, acknowledged: &[(Said, Answer)]) {
+    let checks = acknowledged.iter().map(|(said, answer)| async move {
+        let path = format!("/orders/{}?version={}", answer.id(), answer.version());
+        let kept = docket.get(&path).send().await.expect("an answer");
+        assert_eq!((kept.status, &kept.body), (StatusCode::OK, &answer.body), "{said:?} was acknowledged");
+    });
+    futures_util::stream::iter(checks).buffer_unordered(WRITERS).collect::<Vec<()>>().await;
+}
+
+/// Each order's events are those of its commands, each once, without a gap.
+async fn assert_once(docket: &Docket, orders: &BTreeSet<String>) {
+    let checks = orders.iter().map(|order| async move {
+        let events = docket.events(order).await;
+        let happened: Vec<(i64, &str)> = events
+            .iter()
+            .map(|event| (event["version"].as_i64().expect("a version"), event["type"].as_str().expect("a type")))
+            .collect();
+        let all = [(1, "order.created"), (2, "order.paid"), (3, "order.shipped"), (4, "order.delivered")];
+        assert_eq!(happened, all[..happened.len().min(4)], "order {order}");
+    });
+    futures_util::stream::iter(checks).buffer_unordered(WRITERS).collect::<Vec<()>>().await;
+}
+
+/// The orders in the store, asked of the file itself.
+fn stored_orders(folder: &Folder) -> BTreeSet<String> {
+    let store = rusqlite::Connection::open(folder.data("orders.db")).expect("the store");
+    let mut keys = store.prepare("SELECT DISTINCT substr(key, 1, 36) FROM commits").expect("its commits");
+    keys.query_map([], |row| row.get(0)).expect("keys").map(|key| key.expect("a key")).collect()
+}
+
+#[tokio::test]
+async fn kill_9_among_writers_loses_nothing_and_repeats_nothing() {
+    let folder = Folder::new();
+    let mut orders = BTreeSet::new();
+    let mut docket = folder.start().await;
+    for round in 0..rounds(4, 100) {
+        // Early, while connections are new, or late, while subscribers are behind.
+        let delay = Duration::from_millis(rand::random_range(20..600));
+        let known = write_and_kill(docket, round, delay).await;
+        docket = folder.start().await;
+
+        assert_kept(&docket, &known.acknowledged).await;
+        orders.extend(known.acknowledged.iter().map(|(_, answer)| answer.id()));
+        for said in &known.unanswered {
+            let answer = said.to(&docket).await.expect("an answer");
+            assert!(answer.status.is_success(), "{said:?} repeated: {} {}", answer.status, answer.body);
+            orders.insert(answer.id());
+        }
+        assert_once(&docket, &orders).await;
+    }
+
+    assert_eq!(docket.stop().await, Some(0));
+    assert_eq!(stored_orders(&folder), orders, "an order that nobody knows, or too few");
+}

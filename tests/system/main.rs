@@ -1,0 +1,8 @@
+//! The system from outside: the built program, real sockets, real files, real kills. Nothing in here knows how docket
+//! works, only what it promises.
+
+mod disk;
+mod harness;
+mod keys;
+mod kill;
+mod life;
