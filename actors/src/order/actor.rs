@@ -180,14 +180,9 @@ impl OrderActor {
     fn read(&mut self, ctx: &mut Context<Self>) {
         self.life = Life::Reading;
         self.may_be_new = false;
-        let handling = self.child.handling("load");
-        let loading = load::load(self.id, self.context.loader.clone(), !self.distrusts_snapshots);
-        let reading = async move {
-            let loaded = loading.await;
-            drop(handling);
-            loaded
-        };
-        ctx.spawn(reading.into_actor(self).map(|loaded, actor, ctx| actor.was_read(loaded, ctx)));
+        let (loader, child) = (self.context.loader.clone(), self.child.clone());
+        let reading = load::load(self.id, loader, !self.distrusts_snapshots, child).into_actor(self);
+        ctx.spawn(reading.map(|loaded, actor, ctx| actor.was_read(loaded, ctx)));
     }
 
     fn was_read(&mut self, loaded: Result<Loaded, NotLoaded>, ctx: &mut Context<Self>) {
@@ -287,7 +282,12 @@ impl OrderActor {
         let Life::Read(stream) = &self.life else { return };
         let (store, end) = (Arc::clone(&self.context.loader.store), *stream.end());
         self.under_way = Some(UnderWay::Looking(decided));
-        let looking = async move { store.is_newest(&end).await }.into_actor(self);
+        let handling = self.child.handling("look");
+        let looking = async move {
+            let _handling = handling;
+            store.is_newest(&end).await
+        }
+        .into_actor(self);
         ctx.spawn(looking.map(|newest, actor, ctx| actor.looked(newest, ctx)));
     }
 

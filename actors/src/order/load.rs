@@ -9,6 +9,7 @@ use super::{OrderId, Version};
 use crate::commit::Commit;
 use crate::event_store::{EventStore, StoreError};
 use crate::snapshots::Snapshots;
+use crate::supervisor::child::Handle;
 
 /// Commits read at a time: no read outlives what a store can give quickly.
 const PAGE: usize = 256;
@@ -52,9 +53,16 @@ impl From<Unreadable> for NotLoaded {
     }
 }
 
-pub(super) async fn load(order: OrderId, loader: Loader, trust_snapshots: bool) -> Result<Loaded, NotLoaded> {
+pub(super) async fn load(
+    order: OrderId,
+    loader: Loader,
+    trust_snapshots: bool,
+    child: Handle,
+) -> Result<Loaded, NotLoaded> {
     // The semaphore is never closed; should it be, reading goes on unbounded rather than not at all.
     let _permit = loader.permits.acquire().await.ok();
+    // Only now: who waits for a permit is not stuck.
+    let _handling = child.handling("load");
     if trust_snapshots && let Some(loaded) = from_snapshot(order, &loader).await? {
         return Ok(loaded);
     }

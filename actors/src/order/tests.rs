@@ -552,3 +552,34 @@ fn after_quarantine_an_order_starts_from_its_events() {
         assert_eq!(bench.orders.get(id, At::Now).await.unwrap().customer_id, "c-1");
     });
 }
+
+#[test]
+fn a_store_that_never_answers_a_read_does_not_keep_the_order_for_ever() {
+    run(async {
+        let bench = Bench::start(Rules::ORDER, |limits| {
+            limits.stuck_after = Duration::from_secs(30);
+            limits.loading_max = 1;
+        })
+        .await;
+        let (id, other) = (bench.place().await, bench.place().await);
+        for live in [true, false] {
+            if !live {
+                bench.let_go().await;
+            }
+            bench.store.hang_next.store(true, Ordering::SeqCst);
+            // The other one has to wait for the only permit, and that is no failure of its own.
+            let (stuck, _) = tokio::join!(bench.orders.get(id, At::Now), bench.orders.get(other, At::Now));
+            let error = stuck.unwrap_err();
+            assert!(matches!(error, ReadError::NotDone { why: NotDone::StoreAway, .. }), "{error:?}");
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            assert_eq!(bench.orders.get(id, At::Now).await.unwrap().version, Version(1));
+            assert_eq!(bench.orders.get(other, At::Now).await.unwrap().version, Version(1));
+            assert_eq!(bench.orders.under_way(), 0);
+        }
+        let failures = bench.ledger.last(10);
+        assert_eq!(failures.len(), 2);
+        for failure in failures {
+            assert!(matches!(failure.cause, Cause::Stuck { .. }), "{:?}", failure.cause);
+        }
+    });
+}

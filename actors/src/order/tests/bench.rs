@@ -46,6 +46,8 @@ pub(super) struct Store {
     pub(super) page_max: AtomicUsize,
     /// Nothing can be read, but that nothing is newer.
     pub(super) unreadable: AtomicBool,
+    /// The next read or look for something newer never ends.
+    pub(super) hang_next: AtomicBool,
     /// Saving a snapshot takes a while and panics.
     pub(super) panic_on_snapshot: AtomicBool,
     /// Somebody else is always a commit ahead of whoever looks.
@@ -62,6 +64,7 @@ impl Store {
             held: watch::Sender::new(false),
             page_max: AtomicUsize::new(usize::MAX),
             unreadable: AtomicBool::new(false),
+            hang_next: AtomicBool::new(false),
             panic_on_snapshot: AtomicBool::new(false),
             outrun: AtomicBool::new(false),
         }
@@ -112,6 +115,12 @@ impl Store {
         self.commits.lock().unwrap().values().filter(|commit| commit.order() == order).cloned().collect()
     }
 
+    async fn hang(&self) {
+        if self.hang_next.swap(false, Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+    }
+
     fn write(&self, commit: &Arc<Commit>) -> Appended {
         let mut commits = self.commits.lock().unwrap();
         match commits.get(&commit.key()) {
@@ -154,6 +163,7 @@ impl EventStore for Store {
 
     async fn read(&self, order: OrderId, from: Version, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError> {
         tokio::time::sleep(Duration::from_millis(1)).await;
+        self.hang().await;
         if self.unreadable.load(Ordering::SeqCst) {
             return Err(StoreError::Away("scripted".to_owned()));
         }
@@ -165,6 +175,7 @@ impl EventStore for Store {
 
     async fn is_newest(&self, end: &StreamEnd) -> Result<bool, StoreError> {
         tokio::time::sleep(Duration::from_millis(1)).await;
+        self.hang().await;
         let outrun = self.outrun.load(Ordering::SeqCst);
         Ok(!outrun && !self.commits.lock().unwrap().contains_key(&end.next_key()))
     }
