@@ -113,6 +113,8 @@ pub(super) struct OrderActor {
     conflicts: u32,
     /// The version of the last snapshot.
     snapshot: Version,
+    /// A snapshot is on its way: one at a time, for each holds the whole state.
+    saving: bool,
     /// The first start after a panic reads every event.
     distrusts_snapshots: bool,
 }
@@ -159,6 +161,7 @@ impl OrderActor {
             may_be_new: true,
             conflicts: 0,
             snapshot: Version::NONE,
+            saving: false,
             distrusts_snapshots: failed_before,
         }
     }
@@ -397,21 +400,20 @@ impl OrderActor {
     fn take_snapshot(&mut self, ctx: &mut Context<Self>) {
         let Life::Read(stream) = &self.life else { return };
         let version = stream.end().version();
-        if version.0.saturating_sub(self.snapshot.0) < self.context.limits.snapshot_every_events {
+        if self.saving || version.0.saturating_sub(self.snapshot.0) < self.context.limits.snapshot_every_events {
             return;
         }
         let Some(snapshot) = stream.to_snapshot() else { return };
         self.snapshot = version;
+        self.saving = true;
         let snapshots = Arc::clone(&self.context.loader.snapshots);
         let id = self.id;
-        ctx.spawn(
-            async move {
-                if let Err(error) = snapshots.save(snapshot).await {
-                    tracing::debug!(order.id = %id, %error, "a snapshot was not saved");
-                }
+        let saving = async move {
+            if let Err(error) = snapshots.save(snapshot).await {
+                tracing::debug!(order.id = %id, %error, "a snapshot was not saved");
             }
-            .into_actor(self),
-        );
+        };
+        ctx.spawn(saving.into_actor(self).map(|(), actor, _| actor.saving = false));
     }
 
     /// Answers the command that panicked, and remembers it.
@@ -506,6 +508,7 @@ impl Supervised for OrderActor {
         self.blame();
         self.life = Life::Unread;
         self.may_be_new = false;
+        self.saving = false;
         self.distrusts_snapshots = true;
         match self.under_way.take() {
             Some(UnderWay::Writing(mut writing)) => {

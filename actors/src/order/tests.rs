@@ -583,3 +583,21 @@ fn a_store_that_never_answers_a_read_does_not_keep_the_order_for_ever() {
         }
     });
 }
+
+#[test]
+fn snapshots_do_not_pile_up_behind_one_that_is_never_saved() {
+    run(async {
+        let bench = Bench::start(Rules::ORDER, |limits| limits.snapshot_every_events = 1).await;
+        let id = OrderId::generate();
+        bench.store.hang_next.store(true, Ordering::SeqCst);
+        bench.tell(id, create("EUR", 100)).await.unwrap();
+        for _ in 0..20 {
+            bench.tell(id, add_item()).await.unwrap();
+        }
+        assert_eq!(bench.store.saves.load(Ordering::SeqCst), 1);
+        bench.let_go().await;
+        bench.tell(id, add_item()).await.unwrap();
+        bench.let_go().await;
+        assert!(bench.store.snapshots.lock().unwrap().contains_key(&id), "the next actor tries again");
+    });
+}

@@ -48,6 +48,8 @@ pub(super) struct Store {
     pub(super) unreadable: AtomicBool,
     /// The next read or look for something newer never ends.
     pub(super) hang_next: AtomicBool,
+    /// Snapshots that were begun to be saved.
+    pub(super) saves: AtomicUsize,
     /// Saving a snapshot takes a while and panics.
     pub(super) panic_on_snapshot: AtomicBool,
     /// Somebody else is always a commit ahead of whoever looks.
@@ -65,6 +67,7 @@ impl Store {
             page_max: AtomicUsize::new(usize::MAX),
             unreadable: AtomicBool::new(false),
             hang_next: AtomicBool::new(false),
+            saves: AtomicUsize::new(0),
             panic_on_snapshot: AtomicBool::new(false),
             outrun: AtomicBool::new(false),
         }
@@ -192,6 +195,8 @@ impl Snapshots for Store {
     }
 
     async fn save(&self, snapshot: Snapshot) -> Result<(), StoreError> {
+        self.saves.fetch_add(1, Ordering::SeqCst);
+        self.hang().await;
         if self.panic_on_snapshot.swap(false, Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_millis(5)).await;
             panic!("snapshots with a bug");
