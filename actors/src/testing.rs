@@ -4,4 +4,5 @@
 pub mod commits;
 pub mod conformance;
 pub mod faulty;
+pub mod inbox;
 pub mod memory;

@@ -10,6 +10,9 @@ mod effects;
 mod rows;
 mod timing;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -28,8 +31,8 @@ use crate::commit::{Commit, CommitKey};
 use crate::event::Envelope;
 use crate::event_store::StoreError;
 use crate::inbox::{
-    Begun, Body, CatchingUp, Committed, DocumentWrite, Failure, InboxError, Outcome, Progress, RecordedEffect, Row,
-    RowWrite, Totals, Transaction, TransactionId, Work,
+    Begun, Body, CatchingUp, Committed, DocumentWrite, Failure, InboxError, Lane, Outcome, Progress, RecordedEffect,
+    Row, RowWrite, Totals, Transaction, TransactionId, Work,
 };
 use crate::log::Position;
 use crate::order::{OrderId, Version};
@@ -665,7 +668,10 @@ impl Engine {
         self.count(&settled.counts);
         self.judge_dependencies(&settled, now);
         for write in &transaction.rows {
-            self.row_written(&write.row, now);
+            self.row_written(&write.row);
+        }
+        for row in settled.rows.values() {
+            self.will_be_due(row, now);
         }
         for effect in &transaction.effects {
             if settled.rows.get(&effect.order).is_some_and(|row| row.performing.is_ready()) {
@@ -685,7 +691,7 @@ impl Engine {
         }
     }
 
-    fn row_written(&mut self, row: &Row, now: Timestamp) {
+    fn row_written(&mut self, row: &Row) {
         let new = Row::new(row.order);
         let before = self.cycle.rows.get(&row.order).unwrap_or(&new);
         let totals = &mut self.totals;
@@ -694,14 +700,18 @@ impl Engine {
             .saturating_sub(u64::from(!before.applying.is_ready()));
         totals.effects_waiting =
             (totals.effects_waiting + u64::from(row.effects_waiting)).saturating_sub(u64::from(before.effects_waiting));
-        let next = |lane: &crate::inbox::Lane| lane.hold().and_then(|hold| hold.next_attempt_at);
+        self.rows.put(row.clone());
+    }
+
+    /// Also for a row that is as it was: its lane may have been tried in vain.
+    fn will_be_due(&mut self, row: &Row, now: Timestamp) {
+        let next = |lane: &Lane| lane.hold().and_then(|hold| hold.next_attempt_at);
         if let Some(at) = next(&row.applying) {
             self.due_applying.add(at.max(now));
         }
         if let Some(at) = next(&row.performing) {
             self.due_performing.add(at.max(now));
         }
-        self.rows.put(row.clone());
     }
 
     fn performed_stored(&mut self, settled: &Settled) {
@@ -822,7 +832,11 @@ impl Engine {
         };
         match work {
             Work::Applying => self.try_lanes(rows, now, actions),
-            Work::Performing => rows.iter().for_each(|row| self.effects.add(row.order)),
+            Work::Performing => {
+                if !rows.iter().all(|row| self.effects.add_due(row.order)) {
+                    self.due_performing.add(now);
+                }
+            }
         }
     }
 

@@ -71,6 +71,16 @@ impl Effects {
         self.to_load.push_back(order);
     }
 
+    /// The order's lane for performing is due. False: there is no room for it, and it must be asked for again, as the
+    /// store does not list lanes that are held.
+    pub(super) fn add_due(&mut self, order: OrderId) -> bool {
+        let taken = self.lanes.contains_key(&order) || self.room() > 0;
+        if taken {
+            self.add(order);
+        }
+        taken
+    }
+
     /// How many further orders can be taken.
     pub(super) fn room(&self) -> usize {
         self.orders_max.saturating_sub(self.lanes.len())

@@ -1,0 +1,560 @@
+//! The engine over an inbox in memory: what is due is answered in any order, anything may fail, and the engine may be
+//! dropped between any two actions.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use uuid::Uuid;
+
+use super::*;
+use crate::commit::{CommitId, StreamEnd};
+use crate::inbox::{DocumentKey, HoldState, OutcomeKind, Which};
+use crate::log::LogId;
+use crate::testing::commits::commit;
+use crate::testing::inbox::{Fault, MemoryInbox};
+
+const LOG: LogId = LogId(Uuid::from_u128(1));
+
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(1_795_000_000_000 + millis)
+}
+
+fn position(token: usize, commit: Option<CommitId>) -> Position {
+    Position { log: LOG, token: token.to_string(), commit }
+}
+
+/// The events of one order: `commits` one after another, each with that many events.
+fn order(commits: &[usize]) -> Vec<Arc<Commit>> {
+    let mut end = StreamEnd::nothing(OrderId::generate());
+    commits
+        .iter()
+        .map(|events| {
+            let commit = commit(&end, *events);
+            end = commit.stored_end();
+            commit
+        })
+        .collect()
+}
+
+/// What the handler of these tests does: it writes down every version in the order's document, and asks for an effect
+/// for every second one.
+struct World {
+    inbox: MemoryInbox,
+    log: Vec<Arc<Commit>>,
+    /// How often an event's handler is still to fail.
+    failing: HashMap<EventKey, (u32, Failure)>,
+    failing_effects: HashMap<EventKey, (u32, Failure)>,
+    performed: Vec<(OrderId, Version)>,
+    now: Timestamp,
+}
+
+type EventKey = (OrderId, Version);
+
+impl World {
+    fn new() -> Self {
+        Self {
+            inbox: MemoryInbox::default(),
+            log: Vec::new(),
+            failing: HashMap::new(),
+            failing_effects: HashMap::new(),
+            performed: Vec::new(),
+            now: at(0),
+        }
+    }
+
+    fn engine(&self) -> Engine {
+        let backoff = super::super::settings::Backoff {
+            first: Duration::from_millis(100),
+            factor: 2.0,
+            max: Duration::from_millis(1_000),
+        };
+        let settings = Settings {
+            batch_events_max: 7,
+            queue_events_max: 64,
+            rows_cached_max: 6,
+            lanes_at_once_max: 2,
+            history_commits_max: 2,
+            effects_loaded_max: 3,
+            effects_at_once_max: 2,
+            effects_max: 4,
+            backoff,
+            ..Settings::default()
+        };
+        Engine::new(settings, self.inbox.begin_now(), 7)
+    }
+
+    /// The answer to an action; `None` for what has none.
+    fn answer(&mut self, action: Action) -> Option<Input> {
+        Some(match action {
+            Action::Load(orders) => Input::Loaded(Ok(self.inbox.rows_now(&orders))),
+            Action::Handle(events) => Input::Handled(Ok(self.handle(&events))),
+            Action::Commit(transaction) => Input::Committed(self.inbox.commit_now(&transaction)),
+            Action::LoadDue { work, until, limit } => {
+                let rows = self.inbox.due_now(work, until, limit);
+                let next = if rows.len() >= limit { Some(until) } else { self.inbox.next_due_now(work, until) };
+                Input::Due(work, Ok((rows, next)))
+            }
+            Action::ReadHistory { order, from, limit } => {
+                let commits = self.log.iter().filter(|commit| commit.order() == order && commit.last() >= from);
+                let mut commits: Vec<_> = commits.cloned().collect();
+                commits.sort_by_key(|commit| commit.first());
+                commits.truncate(limit);
+                Input::History(order, Ok(commits))
+            }
+            Action::LoadWaiting { after, limit } => Input::Waiting(Ok(self.inbox.waiting_now(after, limit)), limit),
+            Action::LoadEffects(orders) => {
+                Input::EffectsLoaded(Ok(self.inbox.effects_now(&orders, Which::Waiting, EFFECTS_PER_ORDER_MAX)))
+            }
+            Action::Perform(effect) => Input::Performed(self.perform(*effect)),
+            Action::WakeAt(_) | Action::End => return None,
+        })
+    }
+
+    fn handle(&mut self, events: &[Arc<Envelope>]) -> Handled {
+        let mut documents: BTreeMap<DocumentKey, String> = BTreeMap::new();
+        let mut failed: HashMap<OrderId, Failure> = HashMap::new();
+        let mut results = Vec::new();
+        for event in events.iter().take(5) {
+            if let Some(failure) = failed.get(&event.order) {
+                results.push(EventResult::Failed(failure.clone()));
+                continue;
+            }
+            if let Some((times, failure)) = self.failing.get_mut(&(event.order, event.version))
+                && *times > 0
+            {
+                *times -= 1;
+                failed.insert(event.order, failure.clone());
+                results.push(EventResult::Failed(failure.clone()));
+                continue;
+            }
+            let key = DocumentKey { collection: "seen".into(), id: event.order.to_string() };
+            let stored = || self.inbox.documents_now(std::slice::from_ref(&key)).remove(0);
+            let document = documents
+                .entry(key.clone())
+                .or_insert_with(|| stored().map(|body| body.to_string()).unwrap_or_default());
+            document.push_str(&format!("{} ", event.version));
+            let effects = if event.version.0.is_multiple_of(2) { vec!["effect".into()] } else { Vec::new() };
+            results.push(EventResult::Applied { effects });
+        }
+        let documents = documents.into_iter().map(|(key, body)| DocumentWrite { key, body: Some(body.into()) });
+        Handled { results, documents: documents.collect() }
+    }
+
+    fn perform(&mut self, effect: RecordedEffect) -> Performed {
+        let key = (effect.effect.order, effect.effect.version);
+        let failure = self.failing_effects.get_mut(&key).filter(|(times, _)| *times > 0).map(|(times, failure)| {
+            *times -= 1;
+            failure.clone()
+        });
+        let result = match failure {
+            Some(failure) => Err(failure),
+            None => {
+                self.performed.push(key);
+                Ok(Outcome { kind: OutcomeKind::Performed, detail: String::new() })
+            }
+        };
+        Performed { effect, result, at: self.now }
+    }
+
+    /// Goes on until nothing is left to do now; the time of the next wake, if one was asked for.
+    fn settle(&mut self, engine: &mut Engine, input: Input) -> Option<Timestamp> {
+        let mut actions = VecDeque::from(engine.step(input, self.now));
+        let mut wake = None;
+        let mut steps = 0;
+        while let Some(action) = actions.pop_front() {
+            steps += 1;
+            assert!(steps < 100_000, "the engine spins");
+            if let Action::WakeAt(at) = action {
+                wake = Some(at);
+                continue;
+            }
+            if let Some(input) = self.answer(action) {
+                actions.extend(engine.step(input, self.now));
+            }
+        }
+        wake.filter(|at| *at > self.now)
+    }
+
+    /// As [`World::settle`], and lets the time pass until nothing is left to wait for.
+    fn settle_all(&mut self, engine: &mut Engine, input: Input) {
+        let mut wake = self.settle(engine, input);
+        for _ in 0..10_000 {
+            let Some(at) = wake else { return };
+            self.now = at;
+            wake = self.settle(engine, Input::Tick);
+        }
+        panic!("the engine never comes to rest");
+    }
+
+    fn deliver(&mut self, engine: &mut Engine, commits: &[Arc<Commit>]) -> Option<Timestamp> {
+        for commit in commits {
+            if !self.log.iter().any(|other| other.id() == commit.id()) {
+                self.log.push(commit.clone());
+            }
+        }
+        let position = position(self.log.len(), commits.last().map(|commit| commit.id()));
+        self.settle(engine, Input::Delivered(commits.to_vec(), position))
+    }
+
+    fn begun(&mut self) -> Engine {
+        let mut engine = self.engine();
+        self.settle_all(&mut engine, Input::Opened(position(0, None)));
+        self.settle_all(&mut engine, Input::ScanEnded);
+        engine
+    }
+
+    fn document(&self, order: OrderId) -> String {
+        let key = DocumentKey { collection: "seen".into(), id: order.to_string() };
+        self.inbox.documents_now(&[key]).remove(0).map(|body| body.trim().to_owned()).unwrap_or_default()
+    }
+
+    fn row(&self, order: OrderId) -> Row {
+        self.inbox.rows_now(&[order]).pop().expect("a row")
+    }
+
+    fn hold(&self, order: OrderId) -> HoldState {
+        self.row(order).applying.hold().expect("a lane that is held").state
+    }
+
+    /// Every document is the fold of the log, every effect was performed, nothing is held.
+    #[track_caller]
+    fn check(&self) {
+        let mut last: HashMap<OrderId, Version> = HashMap::new();
+        for commit in &self.log {
+            let last = last.entry(commit.order()).or_default();
+            *last = (*last).max(commit.last());
+        }
+        for (order, last) in last {
+            let fold: Vec<_> = (1..=last.0).map(|version| version.to_string()).collect();
+            assert_eq!(self.document(order), fold.join(" "));
+            let row = self.row(order);
+            assert!(row.applying.is_ready() && row.performing.is_ready(), "{row:?}");
+            assert_eq!((row.applied, row.seen, row.performed, row.effects_waiting), (last, last, last, 0));
+            let mut firsts = Vec::new();
+            for (_, version) in self.performed.iter().filter(|(other, _)| *other == order) {
+                if !firsts.contains(version) {
+                    firsts.push(*version);
+                }
+            }
+            let expected: Vec<_> = (1..=last.0).filter(|version| version % 2 == 0).map(Version).collect();
+            assert_eq!(firsts, expected, "every effect, first performed in order");
+        }
+    }
+}
+
+#[test]
+fn events_are_applied_and_their_effects_performed_once_and_in_order() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let (a, b) = (order(&[1, 3, 2]), order(&[2, 2]));
+    let both: Vec<_> = [&a[..], &b[..]].concat();
+    assert_eq!(world.deliver(&mut engine, &both), None);
+    world.check();
+    assert_eq!(world.performed.len(), 5);
+    let status = engine.status("test");
+    assert_eq!((status.applied, status.behind, status.effects_waiting), (10, 0, 0));
+    assert!(status.is_settled_at(&position(5, Some(b[1].id()))));
+}
+
+#[test]
+fn what_came_before_is_a_duplicate() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let a = order(&[2, 2]);
+    world.deliver(&mut engine, &a);
+    world.deliver(&mut engine, &a);
+    world.check();
+    assert_eq!(engine.status("test").duplicates, 4);
+}
+
+#[test]
+fn a_gap_is_filled_from_history_and_never_skipped() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let a = order(&[1, 1, 1, 1, 1]);
+    world.deliver(&mut engine, &a[..1]);
+    world.log.extend_from_slice(&a[1..4]);
+    assert_eq!(world.deliver(&mut engine, &a[4..]), None);
+    world.check();
+    assert_eq!(engine.status("test").gaps, 1);
+}
+
+#[test]
+fn a_gap_that_history_cannot_fill_stays_and_is_asked_for_again() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let a = order(&[1, 1, 1]);
+    world.deliver(&mut engine, &a[..1]);
+    let wake = world.deliver(&mut engine, &a[2..]);
+    assert_eq!(world.hold(a[0].order()), HoldState::Gap);
+    assert_eq!(world.document(a[0].order()), "1");
+    assert_eq!(engine.status("test").behind, 2);
+    world.log.push(a[1].clone());
+    world.now = wake.expect("it is asked for again");
+    world.settle_all(&mut engine, Input::Tick);
+    world.check();
+}
+
+#[test]
+fn a_failing_event_holds_its_order_and_nothing_else() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let (a, b) = (order(&[1, 1, 1]), order(&[1, 1]));
+    world.failing.insert((a[0].order(), Version(2)), (3, Failure::transient("no")));
+    let both: Vec<_> = [&a[..], &b[..]].concat();
+    let wake = world.deliver(&mut engine, &both).expect("another attempt");
+    assert_eq!(world.document(a[0].order()), "1");
+    assert_eq!(world.document(b[0].order()), "1 2");
+    let row = world.row(a[0].order());
+    assert_eq!((row.applied, row.seen), (Version(1), Version(3)));
+    let hold = row.applying.hold().expect("held").clone();
+    assert_eq!((hold.state, hold.attempts, hold.next_attempt_at), (HoldState::Retrying, 1, Some(wake)));
+    assert_eq!(hold.failure, Some(Failure::transient("no")));
+    world.settle_all(&mut engine, Input::Tick);
+    world.check();
+    assert_eq!(engine.status("test").retries, 3);
+}
+
+#[test]
+fn another_event_at_an_applied_version_holds_the_lane_for_good() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let a = order(&[1]);
+    world.deliver(&mut engine, &a);
+    let other = commit(&StreamEnd::nothing(a[0].order()), 1);
+    assert_eq!(world.deliver(&mut engine, &[other]), None);
+    assert_eq!(world.hold(a[0].order()), HoldState::Conflicting);
+    assert_eq!(engine.status("test").conflicts, 1);
+    assert_eq!(world.document(a[0].order()), "1");
+}
+
+#[test]
+fn an_effect_that_fails_is_performed_again_before_the_next_one() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let a = order(&[6]);
+    world.failing_effects.insert((a[0].order(), Version(2)), (2, Failure::transient("busy")));
+    world.deliver(&mut engine, &a);
+    assert!(world.performed.is_empty());
+    assert_eq!(world.row(a[0].order()).performed, Version(1));
+    world.settle_all(&mut engine, Input::Tick);
+    world.check();
+    assert_eq!(world.performed.len(), 3);
+}
+
+#[test]
+fn a_paused_subscriber_only_raises_what_it_has_seen() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let a = order(&[1, 1, 1]);
+    world.settle_all(&mut engine, Input::Pause(true));
+    world.deliver(&mut engine, &a);
+    assert_eq!(world.document(a[0].order()), "");
+    assert_eq!((world.row(a[0].order()).seen, engine.status("test").behind), (Version(3), 3));
+    assert_eq!(engine.status("test").state, SubscriberState::Paused);
+    world.settle_all(&mut engine, Input::Pause(false));
+    world.check();
+}
+
+#[test]
+fn while_a_dependency_is_down_attempts_are_not_counted_and_one_lane_probes() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let orders: Vec<_> = (0..20).map(|_| order(&[1])).collect();
+    for order in &orders {
+        world.failing.insert((order[0].order(), Version(1)), (2, Failure::dependency_down("away")));
+        world.deliver(&mut engine, order);
+    }
+    assert_eq!(engine.status("test").state, SubscriberState::DependencyDown);
+    let tried: u32 = world.failing.values().map(|(left, _)| 2 - left).sum();
+    assert!(tried < 10, "one lane probes, not {tried}");
+    let attempts = |row: Row| row.applying.hold().map_or(0, |hold| hold.attempts);
+    assert!(world.inbox.all_rows().into_iter().all(|row| attempts(row) == 0));
+    world.settle_all(&mut engine, Input::Tick);
+    world.check();
+    assert_eq!(engine.status("test").state, SubscriberState::Running);
+}
+
+#[test]
+fn an_unknown_outcome_is_settled_by_reading() {
+    for fault in [Fault::Away, Fault::UnknownLost, Fault::UnknownWritten] {
+        let mut world = World::new();
+        let mut engine = world.begun();
+        world.inbox.fail([fault, fault]);
+        let a = order(&[2]);
+        world.deliver(&mut engine, &a);
+        world.settle_all(&mut engine, Input::Tick);
+        world.check();
+        assert_eq!(engine.status("test").fenced, 0, "{fault:?}");
+    }
+}
+
+#[test]
+fn a_row_that_somebody_else_wrote_is_read_again() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let a = order(&[1, 2]);
+    world.deliver(&mut engine, &a[..1]);
+    world.inbox.touch(a[0].order());
+    world.deliver(&mut engine, &a[1..]);
+    world.settle_all(&mut engine, Input::Tick);
+    world.check();
+    assert_eq!(engine.status("test").fenced, 1);
+}
+
+#[test]
+fn a_later_term_ends_the_engine() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    world.inbox.begin_now();
+    world.deliver(&mut engine, &order(&[1]));
+    assert_eq!(engine.status("test").state, SubscriberState::Stopped);
+    assert!(world.inbox.all_rows().is_empty());
+}
+
+#[test]
+fn a_position_is_stored_only_with_everything_before_it() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    // More than a batch: the first transaction must not carry the position behind the second.
+    let commits: Vec<_> = (0..9).flat_map(|_| order(&[1])).collect();
+    world.log.extend_from_slice(&commits);
+    let mut actions: VecDeque<_> = engine.step(Input::Delivered(commits, position(9, None)), world.now).into();
+    let mut applied = 0;
+    while let Some(action) = actions.pop_front() {
+        if let Action::Commit(transaction) = &action {
+            applied += transaction.rows.len();
+            let there = transaction.progress.as_ref().is_some_and(|progress| progress.position.token == "9");
+            assert_eq!(there, applied == 9);
+        }
+        if let Some(input) = world.answer(action) {
+            actions.extend(engine.step(input, world.now));
+        }
+    }
+    assert_eq!(applied, 9);
+}
+
+/// One life after another over the same inbox: everything is delivered in any order, twice, or not at all; handlers,
+/// effects and commits fail; others write rows; the engine is dropped between any two actions, and what it left under
+/// way may land later. Then the world heals.
+#[test]
+fn whatever_happens_the_state_is_the_fold_of_the_log() {
+    for seed in 0..500 {
+        println!("seed {seed}");
+        Chaos::new(seed).run();
+    }
+}
+
+struct Chaos {
+    rng: StdRng,
+    world: World,
+    left_under_way: Vec<Arc<Transaction>>,
+}
+
+impl Chaos {
+    fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut world = World::new();
+        for _ in 0..rng.random_range(1..8) {
+            let commits: Vec<usize> = (0..rng.random_range(1..6)).map(|_| rng.random_range(1..4)).collect();
+            world.log.extend(order(&commits));
+        }
+        let kinds = [Failure::transient("no"), Failure::permanent("never"), Failure::dependency_down("away")];
+        for event in world.log.iter().flat_map(|commit| commit.envelopes()) {
+            let key = (event.order, event.version);
+            let failure = || kinds[(event.version.0 % 3) as usize].clone();
+            if rng.random_bool(0.1) {
+                world.failing.insert(key, (rng.random_range(1..4), failure()));
+            }
+            if rng.random_bool(0.1) {
+                world.failing_effects.insert(key, (rng.random_range(1..4), failure()));
+            }
+        }
+        Self { rng, world, left_under_way: Vec::new() }
+    }
+
+    fn run(mut self) {
+        for _ in 0..self.rng.random_range(0..6) {
+            self.life();
+        }
+        // It heals: the log is scanned, and nothing fails any more.
+        let mut engine = self.world.engine();
+        let mut whole = self.world.log.clone();
+        whole.sort_by_key(|commit| commit.key());
+        let last = whole.last().map(|commit| commit.id());
+        self.world.settle_all(&mut engine, Input::Opened(position(whole.len(), last)));
+        self.world.settle_all(&mut engine, Input::Scanned(whole));
+        self.world.settle_all(&mut engine, Input::ScanEnded);
+        for transaction in std::mem::take(&mut self.left_under_way) {
+            let landed = self.world.inbox.commit_now(&transaction);
+            assert_eq!(landed, Ok(Committed::Superseded), "nothing of an earlier life is written later");
+        }
+        self.world.check();
+        let status = engine.status("test");
+        assert_eq!((status.behind, status.lanes_held, status.effects_waiting), (0, 0, 0));
+        assert_eq!(status.state, SubscriberState::Running);
+    }
+
+    fn life(&mut self) {
+        let mut engine = self.world.engine();
+        let mut actions = engine.step(Input::Opened(position(0, None)), self.world.now);
+        for _ in 0..self.rng.random_range(1..120) {
+            self.world.now = self.world.now.after(Duration::from_millis(self.rng.random_range(0..200)));
+            let input = match self.rng.random_range(0..10) {
+                0 | 1 => self.delivery(),
+                2 => Input::Tick,
+                3 if self.rng.random_bool(0.2) => Input::Pause(self.rng.random_bool(0.3)),
+                _ if actions.is_empty() => self.delivery(),
+                _ => {
+                    let index = self.rng.random_range(0..actions.len());
+                    let action = actions.swap_remove(index);
+                    self.disturb();
+                    match self.world.answer(action) {
+                        Some(input) => input,
+                        None => continue,
+                    }
+                }
+            };
+            actions.extend(engine.step(input, self.world.now));
+        }
+        // It is dropped here. What is under way may be written in another life, or never.
+        for action in actions {
+            match action {
+                Action::Commit(transaction) => self.left_under_way.push(transaction),
+                // Performed, and nobody is there to hear of it.
+                Action::Perform(effect) if self.rng.random_bool(0.5) => drop(self.world.perform(*effect)),
+                Action::Perform(_)
+                | Action::Load(_)
+                | Action::Handle(_)
+                | Action::LoadDue { .. }
+                | Action::ReadHistory { .. }
+                | Action::LoadWaiting { .. }
+                | Action::LoadEffects(_)
+                | Action::WakeAt(_)
+                | Action::End => {}
+            }
+        }
+    }
+
+    fn delivery(&mut self) -> Input {
+        let count = self.rng.random_range(1..5);
+        let commits: Vec<_> =
+            (0..count).map(|_| self.world.log[self.rng.random_range(0..self.world.log.len())].clone()).collect();
+        let last = commits.last().map(|commit| commit.id());
+        Input::Delivered(commits, position(1, last))
+    }
+
+    fn disturb(&mut self) {
+        if self.rng.random_bool(0.1) {
+            let fault = [Fault::Away, Fault::UnknownLost, Fault::UnknownWritten][self.rng.random_range(0..3)];
+            self.world.inbox.fail([fault]);
+        }
+        if self.rng.random_bool(0.05) {
+            let order = self.world.log[self.rng.random_range(0..self.world.log.len())].order();
+            self.world.inbox.touch(order);
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! An inbox in memory, with faults on purpose. Cloned, it is the same inbox: what is kept over a "crash".
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+use crate::inbox::{
+    Begun, Body, Committed, DocumentKey, Generation, Inbox, InboxError, Lane, NewEffect, Outcome, Progress,
+    RecordedEffect, Row, Term, Totals, Transaction, TransactionId, Which, Work,
+};
+use crate::order::{OrderId, Version};
+
+/// What is to go wrong with the next commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is not written, and says so.
+    Away,
+    /// It is not written, and nobody knows.
+    UnknownLost,
+    /// It is written, and nobody knows.
+    UnknownWritten,
+}
+
+/// The inbox.
+#[derive(Clone, Default)]
+pub struct MemoryInbox(Arc<Mutex<Tables>>);
+
+#[derive(Default)]
+struct Tables {
+    term: Term,
+    generation: Generation,
+    paused: bool,
+    progress: Option<Progress>,
+    rows: HashMap<OrderId, Row>,
+    documents: BTreeMap<DocumentKey, Body>,
+    effects: BTreeMap<(OrderId, Version, u32), RecordedEffect>,
+    faults: VecDeque<Fault>,
+}
+
+impl MemoryInbox {
+    /// The next commits go wrong like this, one after another.
+    pub fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.lock().faults.extend(faults);
+    }
+
+    /// Somebody else writes the order's row, as it is, if there is one.
+    pub fn touch(&self, order: OrderId) {
+        if let Some(row) = self.lock().rows.get_mut(&order) {
+            row.written_by = Some(TransactionId::generate());
+        }
+    }
+
+    /// All rows.
+    pub fn all_rows(&self) -> Vec<Row> {
+        self.lock().rows.values().cloned().collect()
+    }
+
+    /// All documents.
+    pub fn all_documents(&self) -> BTreeMap<DocumentKey, Body> {
+        self.lock().documents.clone()
+    }
+
+    /// All effects, order by order.
+    pub fn all_effects(&self) -> Vec<RecordedEffect> {
+        self.lock().effects.values().cloned().collect()
+    }
+
+    /// How far the log is followed.
+    pub fn progress(&self) -> Option<Progress> {
+        self.lock().progress.clone()
+    }
+
+    /// As [`Inbox::begin`], at once.
+    pub fn begin_now(&self) -> Begun {
+        let mut tables = self.lock();
+        tables.term.0 += 1;
+        Begun {
+            term: tables.term,
+            generation: tables.generation,
+            progress: tables.progress.clone(),
+            paused: tables.paused,
+            totals: tables.totals(),
+        }
+    }
+
+    /// As [`Inbox::commit`], at once.
+    ///
+    /// # Errors
+    /// As it was told to ([`MemoryInbox::fail`]).
+    pub fn commit_now(&self, transaction: &Transaction) -> Result<Committed, InboxError> {
+        let mut tables = self.lock();
+        match tables.faults.pop_front() {
+            None => Ok(tables.commit(transaction)),
+            Some(Fault::Away) => Err(InboxError::Away("told to".to_owned())),
+            Some(Fault::UnknownLost) => Err(InboxError::Unknown("told to".to_owned())),
+            Some(Fault::UnknownWritten) => {
+                tables.commit(transaction);
+                Err(InboxError::Unknown("told to".to_owned()))
+            }
+        }
+    }
+
+    /// As [`Inbox::rows`], at once.
+    pub fn rows_now(&self, orders: &[OrderId]) -> Vec<Row> {
+        let tables = self.lock();
+        orders.iter().filter_map(|order| tables.rows.get(order).cloned()).collect()
+    }
+
+    /// As [`Inbox::due`], at once.
+    pub fn due_now(&self, work: Work, until: Timestamp, limit: usize) -> Vec<Row> {
+        let tables = self.lock();
+        let mut due: Vec<_> = tables
+            .rows
+            .values()
+            .filter_map(|row| next_attempt_at(row, work).filter(|at| *at <= until).map(|at| (at, row)))
+            .collect();
+        due.sort_by_key(|(at, row)| (*at, row.order));
+        due.into_iter().take(limit).map(|(_, row)| row.clone()).collect()
+    }
+
+    /// As [`Inbox::next_due`], at once.
+    pub fn next_due_now(&self, work: Work, after: Timestamp) -> Option<Timestamp> {
+        self.lock().rows.values().filter_map(|row| next_attempt_at(row, work)).filter(|at| *at > after).min()
+    }
+
+    /// As [`Inbox::documents`], at once.
+    pub fn documents_now(&self, keys: &[DocumentKey]) -> Vec<Option<Body>> {
+        let tables = self.lock();
+        keys.iter().map(|key| tables.documents.get(key).cloned()).collect()
+    }
+
+    /// As [`Inbox::waiting`], at once.
+    pub fn waiting_now(&self, after: Option<OrderId>, limit: usize) -> Vec<OrderId> {
+        let tables = self.lock();
+        let ready = |order: &OrderId| tables.rows.get(order).is_none_or(|row| row.performing.is_ready());
+        let mut waiting: Vec<_> = tables
+            .effects
+            .values()
+            .filter(|effect| effect.outcome.is_none())
+            .map(|effect| effect.effect.order)
+            .filter(|order| after.is_none_or(|after| *order > after) && ready(order))
+            .collect();
+        waiting.dedup();
+        waiting.truncate(limit);
+        waiting
+    }
+
+    /// As [`Inbox::effects`], at once.
+    pub fn effects_now(&self, orders: &[OrderId], which: Which, limit: usize) -> Vec<RecordedEffect> {
+        let tables = self.lock();
+        let of_order = |order: &OrderId| {
+            let all = (*order, Version::NONE, 0)..=(*order, Version(u32::MAX), u32::MAX);
+            let wanted = tables.effects.range(all).map(|(_, effect)| effect);
+            let wanted = wanted.filter(|effect| which == Which::All || effect.outcome.is_none());
+            wanted.take(limit).cloned().collect::<Vec<_>>()
+        };
+        orders.iter().flat_map(of_order).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn next_attempt_at(row: &Row, work: Work) -> Option<Timestamp> {
+    let lane: &Lane = match work {
+        Work::Applying => &row.applying,
+        Work::Performing => &row.performing,
+    };
+    lane.hold().and_then(|hold| hold.next_attempt_at)
+}
+
+impl Tables {
+    fn totals(&self) -> Totals {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        Totals {
+            behind: self.rows.values().map(Row::behind).sum(),
+            lanes_held: count(self.rows.values().filter(|row| !row.applying.is_ready()).count()),
+            effects_waiting: count(self.effects.values().filter(|effect| effect.outcome.is_none()).count()),
+        }
+    }
+
+    fn commit(&mut self, transaction: &Transaction) -> Committed {
+        if (transaction.term, transaction.generation) != (self.term, self.generation) {
+            return Committed::Superseded;
+        }
+        let stored = |order: &OrderId| self.rows.get(order).and_then(|row| row.written_by);
+        let changed = transaction.rows.iter().filter(|write| stored(&write.row.order) != write.was_written_by);
+        let fenced: Vec<_> = changed.map(|write| write.row.order).collect();
+        if !fenced.is_empty() {
+            return Committed::Fenced(fenced);
+        }
+        for write in &transaction.rows {
+            let row = Row { written_by: Some(transaction.id), ..write.row.clone() };
+            self.rows.insert(row.order, row);
+        }
+        for write in &transaction.documents {
+            match &write.body {
+                Some(body) => drop(self.documents.insert(write.key.clone(), body.clone())),
+                None => drop(self.documents.remove(&write.key)),
+            }
+        }
+        for effect in &transaction.effects {
+            self.record(effect);
+        }
+        for outcome in &transaction.outcomes {
+            self.outcome(outcome.order, |effect| effect.id == outcome.id, &outcome.outcome, outcome.at);
+        }
+        if let Some(progress) = &transaction.progress {
+            self.progress = Some(progress.clone());
+        }
+        Committed::Written
+    }
+
+    fn record(&mut self, effect: &NewEffect) {
+        let key = (effect.order, effect.version, effect.id.index);
+        let before = self.effects.insert(key, RecordedEffect { effect: effect.clone(), outcome: None });
+        assert!(before.is_none(), "an effect is recorded once");
+    }
+
+    fn outcome(&mut self, order: OrderId, is: impl Fn(&NewEffect) -> bool, outcome: &Outcome, at: Timestamp) {
+        let mut effects = self.effects.values_mut();
+        if let Some(effect) = effects.find(|effect| effect.effect.order == order && is(&effect.effect)) {
+            effect.outcome.get_or_insert_with(|| (outcome.clone(), at));
+        }
+    }
+}
+
+#[async_trait]
+impl Inbox for MemoryInbox {
+    async fn begin(&self) -> Result<Begun, InboxError> {
+        Ok(self.begin_now())
+    }
+
+    async fn rows(&self, _: Generation, orders: Vec<OrderId>) -> Result<Vec<Row>, InboxError> {
+        Ok(self.rows_now(&orders))
+    }
+
+    async fn due(&self, _: Generation, work: Work, until: Timestamp, limit: usize) -> Result<Vec<Row>, InboxError> {
+        Ok(self.due_now(work, until, limit))
+    }
+
+    async fn next_due(&self, _: Generation, work: Work, after: Timestamp) -> Result<Option<Timestamp>, InboxError> {
+        Ok(self.next_due_now(work, after))
+    }
+
+    async fn documents(&self, _: Generation, keys: Vec<DocumentKey>) -> Result<Vec<Option<Body>>, InboxError> {
+        Ok(self.documents_now(&keys))
+    }
+
+    async fn commit(&self, transaction: Arc<Transaction>) -> Result<Committed, InboxError> {
+        self.commit_now(&transaction)
+    }
+
+    async fn waiting(&self, after: Option<OrderId>, limit: usize) -> Result<Vec<OrderId>, InboxError> {
+        Ok(self.waiting_now(after, limit))
+    }
+
+    async fn effects(
+        &self,
+        orders: Vec<OrderId>,
+        which: Which,
+        limit: usize,
+    ) -> Result<Vec<RecordedEffect>, InboxError> {
+        Ok(self.effects_now(&orders, which, limit))
+    }
+
+    async fn set_paused(&self, paused: bool) -> Result<(), InboxError> {
+        self.lock().paused = paused;
+        Ok(())
+    }
+}
