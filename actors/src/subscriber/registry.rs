@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::notification::Notification;
 use super::overlay::Documents;
 use super::{Cause, Event, Failure, Outcome, Subscriber};
 use crate::inbox::{Body, DocumentKey};
@@ -18,8 +19,7 @@ pub struct Parts {
 
 /// All subscribers of docket.
 pub fn all(parts: &Parts) -> Vec<Registered> {
-    let _ = parts;
-    Vec::new()
+    vec![Registered::new(Notification::new(parts.mailer.clone()))]
 }
 
 /// A subscriber of any type.
