@@ -38,6 +38,12 @@ impl Folder {
         Self { path: path.to_owned(), settings: Vec::new(), temporary: None }
     }
 
+    /// With that environment variable, at every start.
+    pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// A file of the data directory.
     pub(crate) fn data(&self, name: &str) -> PathBuf {
         self.path.join("data").join(name)
@@ -58,16 +64,16 @@ impl Folder {
         let child = self.command(&[]).stdout(output()).stderr(output()).spawn().expect("the built docket");
         let mut process = Process(child);
         let said = || std::fs::read_to_string(log.path()).expect("the log");
-        let http = loop {
-            if let Some(address) = address(&said()) {
-                break address;
+        let (http, ops) = loop {
+            if let Some(addresses) = addresses(&said()) {
+                break addresses;
             }
             if process.0.try_wait().expect("a child").is_some() {
                 return Err(said());
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
-        Ok(Docket { process, http, client: Client::new(), _log: log, _folder: self.temporary.clone() })
+        Ok(Docket { process, http, ops, client: Client::new(), _log: log, _folder: self.temporary.clone() })
     }
 
     /// The program with this folder's settings, for whatever else than serving it can do.
@@ -85,11 +91,11 @@ impl Folder {
     }
 }
 
-/// Its callers' address, from the start-up line that names it.
-fn address(said: &str) -> Option<String> {
+/// The two addresses, from the start-up line that names them.
+fn addresses(said: &str) -> Option<(String, String)> {
     let line = said.lines().find(|line| line.contains("\"http.address\""))?;
     let line: Value = serde_json::from_str(line).ok()?;
-    Some(format!("http://{}", line["http.address"].as_str()?))
+    Some((format!("http://{}", line["http.address"].as_str()?), format!("http://{}", line["ops.address"].as_str()?)))
 }
 
 /// A child that does not outlive its owner.
@@ -108,6 +114,8 @@ pub(crate) struct Docket {
     process: Process,
     /// `http://ADDRESS:PORT` of its callers.
     pub(crate) http: String,
+    /// `http://ADDRESS:PORT` of its operators.
+    pub(crate) ops: String,
     client: Client,
     _log: tempfile::NamedTempFile,
     /// Removed only after the process has ended.
@@ -122,9 +130,14 @@ impl Docket {
     }
 
     /// `kill -TERM`; waits until it has ended and gives its exit code.
-    pub(crate) async fn stop(mut self) -> Option<i32> {
+    pub(crate) async fn stop(self) -> Option<i32> {
         let pid = self.process.0.id();
         Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().expect("sh");
+        self.ended().await
+    }
+
+    /// Waits until it has ended by itself and gives its exit code.
+    pub(crate) async fn ended(mut self) -> Option<i32> {
         let mut code = None;
         eventually("docket ends", async || {
             code = self.process.0.try_wait().expect("a child");
@@ -177,6 +190,38 @@ impl Docket {
     /// Says that it has arrived.
     pub(crate) fn deliver(&self, order: &str) -> Request {
         self.tell(order, "deliver", &json!({}))
+    }
+
+    /// `GET path` of the operators' address.
+    pub(crate) async fn ops(&self, path: &str) -> Value {
+        let request = Request(self.client.get(format!("{}{path}", self.ops)));
+        request.expect(StatusCode::OK).await.body
+    }
+
+    /// Takes over orders of the older shape; what became of each line.
+    pub(crate) async fn import(&self, lines: String) -> Vec<Value> {
+        let request =
+            self.client.post(format!("{}/api/import", self.ops)).header("content-type", "application/x-ndjson");
+        let said = request.body(lines).send().await.expect("an answer").text().await.expect("its lines");
+        said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// Waits until every subscriber has handled all that is stored in `folder`, and done what follows from it.
+    pub(crate) async fn settled(&self, folder: &Folder) {
+        let store = rusqlite::Connection::open(folder.data("orders.db")).expect("the store");
+        let last: Option<i64> =
+            store.query_row("SELECT max(position) FROM commits", [], |row| row.get(0)).expect("its end");
+        let last = Value::String(last.unwrap_or_default().to_string());
+        eventually("the subscribers have handled everything", async || {
+            let subscribers = self.ops("/api/subscribers").await;
+            subscribers["subscribers"].as_array().expect("subscribers").iter().all(|subscriber| {
+                subscriber["position"]["token"] == last
+                    && subscriber["state"] == "running"
+                    && subscriber["behind"] == 0
+                    && subscriber["effects_waiting"] == 0
+            })
+        })
+        .await;
     }
 
     /// Reads an order.

@@ -6,3 +6,6 @@ mod harness;
 mod keys;
 mod kill;
 mod life;
+mod memory;
+mod poison;
+mod shutdown;
