@@ -654,6 +654,7 @@ mod tests {
         refused("[http]\nbind = \"localhost\"", &[], &["http.bind", "docket.toml", "127.0.0.1:8080"]);
         refused("[log]\nformat = \"xml\"", &[], &["log.format", "xml", "`text`"]);
         refused("[log]\nlevel = \"=loud=\"", &[], &["log.level", "debug"]);
+        refused("[log]\nlevel = \"inof\"", &[], &["log.level", "debug"]);
         refused("[subscriber]\nbackoff_factor = 0.5", &[], &["subscriber.backoff_factor", "1 to 100"]);
         refused("", &[("DOCKET__ORDERS__LIVE_MAX", "many")], &["DOCKET__ORDERS__LIVE_MAX", "whole number", "many"]);
     }

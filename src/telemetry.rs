@@ -5,9 +5,10 @@
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
 
 use crate::config::{Log, LogFormat};
 
@@ -17,6 +18,12 @@ use crate::config::{Log, LogFormat};
 /// # Errors
 /// When the text is neither.
 pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+    for directive in level.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
+        // A mistyped level would pass as the name of a module, and leave out everything else.
+        if !directive.contains(['=', '[']) {
+            LevelFilter::from_str(directive)?;
+        }
+    }
     EnvFilter::builder().parse(format!("actix_server=warn,actix_http=off,{level}"))
 }
 
