@@ -278,6 +278,10 @@ async fn if_match_guards_a_command() {
     for (right, version) in [("\"1\"", 2), ("\"1\", \"2\"", 3), ("*", 4)] {
         assert_eq!(send(add(right)).await.json()["version"], version);
     }
+    docket.stub.meets(Mishap::Command(CommandError::VersionMismatch { current: Version::NONE }));
+    let answer = send(docket.request("POST", "/orders").json(&new_order()).header("If-Match", "*")).await;
+    assert_eq!(answer.is(412, "version-mismatch").get("expected"), None);
+    assert_eq!(answer.header("etag"), None);
 }
 
 #[actix_web::test]
@@ -308,6 +312,8 @@ async fn an_order_is_read_now_and_earlier() {
     ] {
         docket.get(&format!("{order}?{wrong}")).await.is(400, "malformed");
     }
+    let plus = docket.get(&format!("{order}?at=2099-01-01T00:00:00+01:00")).await.is(400, "malformed");
+    assert!(plus["detail"].as_str().is_some_and(|detail| detail.contains("%2B")), "{plus}");
     for none in ["/orders/x", "/orders/01939c2e-0000-7000-8000-000000000000", "/orders/{01939c2e-0000-7000-8000}"] {
         docket.get(none).await.is(404, "not-found");
     }
@@ -321,6 +327,7 @@ async fn what_the_caller_has_is_not_sent_again() {
     for held in ["\"1\"", "W/\"1\"", "*", "\"9\", \"1\""] {
         let answer = send(read(held)).await;
         assert_eq!((answer.status, answer.header("etag"), answer.text.as_str()), (304, Some("\"1\""), ""));
+        assert_eq!(answer.header("cache-control"), Some("private, no-cache"));
     }
     assert_eq!(send(read("\"2\"")).await.status, 200);
     send(read("1")).await.is(400, "malformed");
@@ -385,6 +392,8 @@ async fn a_body_that_cannot_be_read_is_refused_with_the_place() {
         (item(r#"{"sku":"A","quantity":1}"#), "items[0]"),
         (item(r#"{"sku":"A","sku":"B","quantity":1,"unit_price":1}"#), "items[0].sku"),
         (br#"{"customer_id":1,"currency":"EUR","items":[]}"#.to_vec(), "customer_id"),
+        // An array is no object, though it has the values in the right order.
+        (item(r#"["A",1,1]"#), "items[0]"),
     ];
     for (body, place) in placed {
         let problem = send(post(body)).await.is(400, "malformed");
@@ -403,6 +412,10 @@ async fn a_body_that_cannot_be_read_is_refused_with_the_place() {
     {
         send(post(body)).await.is(400, "malformed");
     }
+    let array = send(post(br#"["c",null,null,"EUR",[{"sku":"A","quantity":1,"unit_price":1}]]"#.to_vec())).await;
+    let detail = array.is(400, "malformed")["detail"].to_string();
+    assert!(detail.contains("expected an object"), "{detail}");
+    assert_eq!(send(post(Vec::new())).await.json()["detail"], "The body is empty.");
 }
 
 #[actix_web::test]
@@ -598,6 +611,10 @@ async fn every_error_of_the_orders_is_its_problem() {
     ));
     let problem = docket.post(&format!("{order}/cancel"), &json!({"reason": "r"})).await.is(409, "not-allowed");
     assert_eq!((&problem["allowed"], &problem["detail"]), (&json!(["ship", "cancel"]), &json!("It is paid.")));
+    let over = Refusal::NotAllowed { status: Status::Refunded, allowed: vec![], detail: "it is refunded".into() };
+    docket.stub.meets(Mishap::Command(over.into()));
+    let problem = docket.post(&format!("{order}/cancel"), &json!({"reason": "r"})).await.is(409, "not-allowed");
+    assert_eq!((&problem["allowed"], &problem["detail"]), (&json!([]), &json!("It is refunded.")));
     docket.stub.meets(Mishap::Command(Refusal::AmountDiffers { expected: amount }.into()));
     assert_eq!(docket.post(&format!("{order}/cancel"), &json!({"reason": "r"})).await.json()["expected"], 7);
 

@@ -1,5 +1,7 @@
 //! Reads a request's body: bounded in bytes and in time, and as JSON that says where it is wrong.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
@@ -7,12 +9,37 @@ use actix_web::http::header;
 use actix_web::web::{Bytes, BytesMut, Payload};
 use actors::order::error::FieldError;
 use futures_util::StreamExt;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::problem::{self, Problem};
 
 /// Most bytes of a body: 64 KiB.
 pub(crate) const BYTES_MAX: usize = 64 * 1024;
+
+/// A JSON object: serde alone would also take an array of the members' values for a struct, in the order of its fields.
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members(PhantomData))
+    }
+}
+
+struct Members<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+    }
+}
 
 /// The body as `T`.
 ///
@@ -105,13 +132,17 @@ fn too_large() -> Problem {
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(bytes).map_err(|_| where_it_is_wrong::<T>(bytes))
+    match serde_json::from_slice(bytes) {
+        Ok(Object(body)) => Ok(body),
+        Err(_) if bytes.is_empty() => Err(Problem::malformed("The body is empty.")),
+        Err(_) => Err(where_it_is_wrong::<T>(bytes)),
+    }
 }
 
 /// Reads again, slower, to say where: the ordinary body never comes here.
 fn where_it_is_wrong<T: DeserializeOwned>(bytes: &[u8]) -> Problem {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let (path, error) = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+    let (path, error) = match serde_path_to_error::deserialize::<_, Object<T>>(&mut deserializer) {
         Err(error) => (error.path().to_string(), error.into_inner()),
         Ok(_) => match deserializer.end() {
             Err(error) => (".".to_owned(), error),

@@ -1,6 +1,7 @@
 //! Which problem each error of the orders is: the only place that decides it, without a wildcard.
 
 use actix_web::http::header;
+use actors::order::Version;
 use actors::order::error::{CommandError, FieldError, NotDone, ReadError, Refusal};
 
 use super::headers::etag;
@@ -10,6 +11,9 @@ impl From<CommandError> for Problem {
     fn from(error: CommandError) -> Self {
         match error {
             CommandError::Refused(refusal) => refusal.into(),
+            CommandError::VersionMismatch { current: Version::NONE } => {
+                Self::new(problem::VERSION_MISMATCH, "A new order has no version yet: leave If-Match out.")
+            }
             CommandError::VersionMismatch { current } => {
                 Self::new(problem::VERSION_MISMATCH, format!("The order is at version {current}."))
                     .expected(current.0)
@@ -35,7 +39,7 @@ impl From<Refusal> for Problem {
             Refusal::NotFound => no_such_order(),
             Refusal::UnknownSku { sku } => Self::not_found(format!("The order has no line with sku {sku}.")),
             Refusal::NotAllowed { status: _, allowed, detail } => {
-                Self::new(problem::NOT_ALLOWED, detail).allowed(allowed)
+                Self::new(problem::NOT_ALLOWED, sentence(detail)).allowed(allowed)
             }
             Refusal::PriceDiffers { sku, expected } => {
                 Self::new(problem::PRICE_DIFFERS, format!("The order has sku {sku} at another price."))
@@ -67,6 +71,18 @@ impl From<ReadError> for Problem {
 pub(super) fn invalid(errors: Vec<FieldError>) -> Problem {
     let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
     Problem::new(problem::INVALID, format!("These fields cannot be right: {}.", fields.join(", "))).errors(errors)
+}
+
+/// The orders' own words, as the other details are written.
+fn sentence(words: impl Into<String>) -> String {
+    let mut words: String = words.into();
+    if let Some(first) = words.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    if !words.ends_with('.') {
+        words.push('.');
+    }
+    words
 }
 
 /// It may have happened.

@@ -8,7 +8,7 @@ mod view;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use actors::order::directory::{Answer, Request};
@@ -25,6 +25,8 @@ use super::problem::Problem;
 use super::{Service, body, error, headers};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// Kept by the caller at most, and asked for again each time.
+const UNSHARED: (HeaderName, HeaderValue) = (header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
 
 /// Places an order.
 ///
@@ -174,7 +176,8 @@ pub(super) async fn read(service: Data<Service>, request: HttpRequest) -> Result
     let order = in_time(service.limits.answer_timeout, service.orders()?.get(id, at)).await?;
     if held.has(order.version) {
         let etag = headers::etag(order.version);
-        return Ok(HttpResponse::NotModified().insert_header((header::ETAG, etag)).finish());
+        let held = HttpResponse::NotModified().insert_header((header::ETAG, etag)).insert_header(UNSHARED).finish();
+        return Ok(held);
     }
     Ok(order_response(StatusCode::OK, &order))
 }
@@ -188,7 +191,7 @@ pub(super) async fn events(service: Data<Service>, request: HttpRequest) -> Resu
     let (after, limit) = query::page(request.query_string())?;
     let trail = in_time(service.limits.answer_timeout, service.orders()?.trail(id, after, limit)).await?;
     let mut response = json(StatusCode::OK, &TrailView::from(&trail));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    response.headers_mut().insert(UNSHARED.0, UNSHARED.1);
     Ok(response)
 }
 
@@ -264,7 +267,7 @@ fn order_response(status: StatusCode, order: &Order) -> HttpResponse {
     let etag = headers::etag(order.version);
     let headers = response.headers_mut();
     headers.insert(header::ETAG, etag);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(UNSHARED.0, UNSHARED.1);
     response
 }
 

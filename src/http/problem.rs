@@ -151,7 +151,7 @@ pub(crate) struct Problem {
 /// What a problem says besides, boxed so that a result with a problem stays small.
 #[derive(Clone, Debug, Default)]
 struct Help {
-    allowed: Vec<&'static str>,
+    allowed: Option<Vec<&'static str>>,
     expected: Option<Value>,
     errors: Vec<FieldError>,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -164,8 +164,8 @@ struct Body<'a> {
     status: u16,
     detail: &'a str,
     correlation_id: &'a str,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    allowed: &'a [&'static str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed: Option<&'a [&'static str]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expected: Option<&'a Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -199,10 +199,10 @@ impl Problem {
         Self::new(INTERNAL, "The server failed on this request. Its log says why, under the correlation id.")
     }
 
-    /// With the commands that are allowed.
+    /// With the commands that are allowed; none is an answer too.
     #[must_use]
     pub(crate) fn allowed(mut self, commands: Vec<&'static str>) -> Self {
-        self.help.allowed = commands;
+        self.help.allowed = Some(commands);
         self
     }
 
@@ -259,7 +259,7 @@ impl Problem {
             status: self.kind.status,
             detail: &self.detail,
             correlation_id: correlation_id.to_str().unwrap_or_default(),
-            allowed: &self.help.allowed,
+            allowed: self.help.allowed.as_deref(),
             expected: self.help.expected.as_ref(),
             errors,
         };

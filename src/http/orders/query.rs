@@ -50,6 +50,8 @@ pub(super) fn at(query: &str) -> Result<At, Problem> {
         },
         (None, Some(at)) => match at.parse() {
             Ok(at) => Ok(At::Time(at)),
+            // A plus that was not encoded arrives as a space.
+            Err(error) if at.contains(' ') => Err(Problem::malformed(format!("at is {error}; a + is written %2B."))),
             Err(error) => Err(Problem::malformed(format!("at is {error}."))),
         },
     }

@@ -5,6 +5,8 @@ use actors::order::command::{Create, Item};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::super::body::Object;
+
 /// A new order.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
@@ -23,8 +25,8 @@ pub(crate) struct NewOrder {
     #[schema(pattern = "^[A-Z]{3}$")]
     currency: String,
     /// The lines, each sku once; together at most 2^53−1 minor units.
-    #[schema(min_items = 1, max_items = 1000)]
-    items: Vec<NewItem>,
+    #[schema(value_type = Vec<NewItem>, min_items = 1, max_items = 1000)]
+    items: Vec<Object<NewItem>>,
 }
 
 /// A line.
@@ -97,7 +99,7 @@ impl From<NewOrder> for Command {
             email: body.email,
             reference: body.reference,
             currency: body.currency,
-            items: body.items.into_iter().map(Item::from).collect(),
+            items: body.items.into_iter().map(|Object(item)| item.into()).collect(),
         })
     }
 }
