@@ -6,6 +6,7 @@
 
 pub mod append;
 pub mod follow;
+pub mod inbox;
 pub mod killed;
 pub mod read;
 pub mod reopen;

@@ -1,0 +1,240 @@
+//! What every adapter of the inbox has to do. Each function gets an inbox that is new and empty, but for
+//! [`everything_is_there_after_reopening`], which also gets a way to open it once more.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::commit::Origin;
+use crate::event::EventId;
+use crate::inbox::{
+    Begun, CatchingUp, Committed, DocumentKey, DocumentWrite, EffectId, EffectOutcome, Failure, Hold, HoldState, Inbox,
+    Lane, NewEffect, Outcome, OutcomeKind, Progress, Row, RowWrite, Transaction, TransactionId, Which, Work,
+};
+use crate::log::{LogId, Position};
+use crate::order::{OrderId, Version};
+
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(1_795_000_000_000 + millis)
+}
+
+fn key(id: OrderId) -> DocumentKey {
+    DocumentKey { collection: "orders".into(), id: id.to_string() }
+}
+
+fn empty(begun: &Begun) -> Transaction {
+    Transaction {
+        id: TransactionId::generate(),
+        term: begun.term,
+        generation: begun.generation,
+        rows: Vec::new(),
+        documents: Vec::new(),
+        effects: Vec::new(),
+        outcomes: Vec::new(),
+        progress: None,
+    }
+}
+
+/// A transaction that applies one more event of each order, with a document, and one effect for each.
+fn applies(begun: &Begun, before: &[Row]) -> Transaction {
+    let mut transaction = empty(begun);
+    for before in before {
+        let version = before.applied.next();
+        let event = EventId::generate();
+        let row = Row {
+            applied: version,
+            applied_event: Some(event),
+            seen: version,
+            effects_waiting: before.effects_waiting + 1,
+            written_by: Some(transaction.id),
+            ..before.clone()
+        };
+        transaction.rows.push(RowWrite { was_written_by: before.written_by, row });
+        let body = Some(format!(r#"{{"version":{version}}}"#).into());
+        transaction.documents.push(DocumentWrite { key: key(before.order), body });
+        transaction.effects.push(NewEffect {
+            id: EffectId { event, index: 0 },
+            order: before.order,
+            version,
+            last_of_event: true,
+            recorded_at: at(i64::from(version.0)),
+            origin: Origin::anonymous("c".to_owned(), Some("t".to_owned())),
+            body: r#"{"mail":1}"#.into(),
+        });
+    }
+    transaction
+}
+
+async fn commit(inbox: &dyn Inbox, transaction: Transaction) -> (Arc<Transaction>, Committed) {
+    let transaction = Arc::new(transaction);
+    let committed = inbox.commit(transaction.clone()).await.expect("a definite answer");
+    (transaction, committed)
+}
+
+async fn rows(inbox: &dyn Inbox, begun: &Begun, orders: &[OrderId]) -> Vec<Row> {
+    inbox.rows(begun.generation, orders.to_vec()).await.expect("rows")
+}
+
+/// Rows, documents, effects and position are stored together and come back as they were.
+pub async fn a_transaction_comes_back_as_it_was(inbox: &dyn Inbox) {
+    let begun = inbox.begin().await.expect("begun");
+    assert_eq!((begun.progress.clone(), begun.paused, begun.totals.behind), (None, false, 0));
+    let order = OrderId::generate();
+    let mut transaction = applies(&begun, &[Row::new(order)]);
+    transaction.rows[0].row.seen = Version(4);
+    transaction.rows[0].row.applying = Lane::Held(Box::new(Hold {
+        state: HoldState::Retrying,
+        attempts: 3,
+        next_attempt_at: Some(at(9)),
+        failure: Some(Failure::permanent("it's \"so\"")),
+    }));
+    let position = Position { log: LogId(Uuid::from_u128(1)), token: "7".to_owned(), commit: None };
+    let key_of_scan = format!("{order}:0000000001").parse().ok();
+    transaction.progress = Some(Progress { position, catching_up: Some(CatchingUp { after: key_of_scan }) });
+    let (transaction, committed) = commit(inbox, transaction).await;
+    assert_eq!(committed, Committed::Written);
+    assert_eq!(rows(inbox, &begun, &[OrderId::generate(), order]).await, [transaction.rows[0].row.clone()]);
+    let keys = vec![key(OrderId::generate()), key(order)];
+    let documents = inbox.documents(begun.generation, keys).await.expect("documents");
+    assert_eq!(documents, [None, transaction.documents[0].body.clone()]);
+    let effects = inbox.effects(vec![order], Which::All, 10).await.expect("effects");
+    assert_eq!(effects.iter().map(|effect| &effect.effect).collect::<Vec<_>>(), [&transaction.effects[0]]);
+    let again = inbox.begin().await.expect("begun");
+    assert_eq!((&again.progress, again.totals.behind), (&transaction.progress, 3));
+    assert_eq!((again.totals.lanes_held, again.totals.effects_waiting), (1, 1));
+}
+
+/// One row that somebody else wrote, and nothing of the transaction is stored; the answer names the orders.
+pub async fn a_row_that_changed_fences_the_whole_transaction(inbox: &dyn Inbox) {
+    let begun = inbox.begin().await.expect("begun");
+    let (a, b) = (OrderId::generate(), OrderId::generate());
+    commit(inbox, applies(&begun, &[Row::new(a)])).await;
+    let before = rows(inbox, &begun, &[a, b]).await;
+    // Made from rows as they were before.
+    let (_, committed) = commit(inbox, applies(&begun, &[Row::new(b), Row::new(a)])).await;
+    assert_eq!(committed, Committed::Fenced(vec![a]));
+    assert_eq!(rows(inbox, &begun, &[a, b]).await, before);
+    assert_eq!(inbox.documents(begun.generation, vec![key(b)]).await.expect("documents"), [None]);
+    assert!(inbox.effects(vec![b], Which::All, 1).await.expect("effects").is_empty());
+    let gone = Row { written_by: Some(TransactionId::generate()), ..Row::new(b) };
+    let (_, committed) = commit(inbox, applies(&begun, &[gone])).await;
+    assert_eq!(committed, Committed::Fenced(vec![b]));
+}
+
+/// Committed again, a transaction is fenced by itself, and its rows say so.
+pub async fn a_transaction_recognises_itself(inbox: &dyn Inbox) {
+    let begun = inbox.begin().await.expect("begun");
+    let order = OrderId::generate();
+    let (transaction, _) = commit(inbox, applies(&begun, &[Row::new(order)])).await;
+    let again = inbox.commit(transaction.clone()).await.expect("a definite answer");
+    assert_eq!(again, Committed::Fenced(vec![order]));
+    assert_eq!(rows(inbox, &begun, &[order]).await[0].written_by, Some(transaction.id));
+}
+
+/// A later term ends all that came before it.
+pub async fn an_earlier_term_writes_nothing(inbox: &dyn Inbox) {
+    let earlier = inbox.begin().await.expect("begun");
+    let later = inbox.begin().await.expect("begun");
+    assert!(later.term > earlier.term);
+    let order = OrderId::generate();
+    let (_, committed) = commit(inbox, applies(&earlier, &[Row::new(order)])).await;
+    assert_eq!(committed, Committed::Superseded);
+    assert!(rows(inbox, &later, &[order]).await.is_empty());
+}
+
+/// Lanes that are due come in the order of their time, those for performing apart from those for applying.
+pub async fn due_lanes_come_oldest_first(inbox: &dyn Inbox) {
+    let begun = inbox.begin().await.expect("begun");
+    let held = |millis: Option<i64>| {
+        let next_attempt_at = millis.map(at);
+        Lane::Held(Box::new(Hold { state: HoldState::Gap, attempts: 0, next_attempt_at, failure: None }))
+    };
+    let mut transaction = empty(&begun);
+    let mut add = |applying: Lane, performing: Lane| {
+        let order = OrderId::generate();
+        let row = Row { applying, performing, written_by: Some(transaction.id), ..Row::new(order) };
+        transaction.rows.push(RowWrite { was_written_by: None, row });
+        order
+    };
+    let late = add(held(Some(30)), Lane::Ready);
+    let early = add(held(Some(10)), Lane::Ready);
+    add(held(None), Lane::Ready);
+    add(Lane::Ready, Lane::Ready);
+    let performing = add(Lane::Ready, held(Some(20)));
+    commit(inbox, transaction).await;
+    let due = async |work, until, limit| {
+        let rows = inbox.due(begun.generation, work, at(until), limit).await.expect("rows");
+        rows.into_iter().map(|row| row.order).collect::<Vec<_>>()
+    };
+    assert_eq!(due(Work::Applying, 29, 10).await, [early]);
+    assert_eq!(due(Work::Applying, 30, 10).await, [early, late]);
+    assert_eq!(due(Work::Applying, 30, 1).await, [early]);
+    assert_eq!(due(Work::Performing, 30, 10).await, [performing]);
+    let next = async |work, after| inbox.next_due(begun.generation, work, at(after)).await.expect("a time");
+    assert_eq!(next(Work::Applying, 9).await, Some(at(10)));
+    assert_eq!(next(Work::Applying, 10).await, Some(at(30)));
+    assert_eq!(next(Work::Applying, 30).await, None);
+    assert_eq!(next(Work::Performing, 0).await, Some(at(20)));
+}
+
+/// Effects wait until they have an outcome, the first of an order first; orders whose lane is held are not listed.
+pub async fn effects_wait_for_their_outcome(inbox: &dyn Inbox) {
+    let begun = inbox.begin().await.expect("begun");
+    let mut orders = [OrderId::generate(), OrderId::generate(), OrderId::generate()];
+    orders.sort_unstable();
+    let (first, _) = commit(inbox, applies(&begun, &orders.map(Row::new))).await;
+    let before: Vec<_> = first.rows.iter().map(|write| write.row.clone()).collect();
+    commit(inbox, applies(&begun, &before[..1])).await;
+    assert_eq!(inbox.waiting(None, 10).await.expect("orders"), orders);
+    assert_eq!(inbox.waiting(Some(orders[0]), 1).await.expect("orders"), orders[1..2]);
+
+    let mut transaction = empty(&begun);
+    let outcome = Outcome { kind: OutcomeKind::Skipped, detail: "no address".to_owned() };
+    let id = first.effects[0].id;
+    transaction.outcomes.push(EffectOutcome { order: orders[0], id, outcome: outcome.clone(), at: at(5) });
+    let hold = Hold { state: HoldState::Retrying, attempts: 1, next_attempt_at: Some(at(9)), failure: None };
+    let row = Row { performing: Lane::Held(Box::new(hold)), written_by: Some(transaction.id), ..before[1].clone() };
+    transaction.rows.push(RowWrite { was_written_by: before[1].written_by, row });
+    commit(inbox, transaction).await;
+    assert_eq!(inbox.waiting(None, 10).await.expect("orders"), [orders[0], orders[2]]);
+    let waiting = inbox.effects(vec![orders[0]], Which::Waiting, 10).await.expect("effects");
+    assert_eq!(waiting.iter().map(|effect| effect.effect.version).collect::<Vec<_>>(), [Version(2)]);
+    let all = inbox.effects(vec![orders[0]], Which::All, 10).await.expect("effects");
+    assert_eq!(all[0].outcome, Some((outcome, at(5))));
+    assert_eq!(inbox.effects(vec![orders[0]], Which::All, 1).await.expect("effects").len(), 1);
+}
+
+/// A document can be replaced and deleted.
+pub async fn documents_are_replaced_and_deleted(inbox: &dyn Inbox) {
+    let begun = inbox.begin().await.expect("begun");
+    let order = OrderId::generate();
+    for body in [Some(r#"{"a":1}"#), Some(r#"{"a":2}"#), None, None] {
+        let mut transaction = empty(&begun);
+        transaction.documents.push(DocumentWrite { key: key(order), body: body.map(Into::into) });
+        commit(inbox, transaction).await;
+        let document = inbox.documents(begun.generation, vec![key(order)]).await.expect("documents").remove(0);
+        assert_eq!(document.as_deref(), body);
+    }
+}
+
+/// Rest is kept until it is over.
+pub async fn rest_is_kept(inbox: &dyn Inbox) {
+    for paused in [true, false] {
+        inbox.set_paused(paused).await.expect("kept");
+        assert_eq!(inbox.begin().await.expect("begun").paused, paused);
+    }
+}
+
+/// What was committed is there when the store is opened again.
+pub async fn everything_is_there_after_reopening(inbox: Arc<dyn Inbox>, reopen: impl AsyncFnOnce() -> Arc<dyn Inbox>) {
+    let begun = inbox.begin().await.expect("begun");
+    let order = OrderId::generate();
+    let (transaction, _) = commit(&*inbox, applies(&begun, &[Row::new(order)])).await;
+    inbox.set_paused(true).await.expect("kept");
+    drop(inbox);
+    let inbox = reopen().await;
+    let again = inbox.begin().await.expect("begun");
+    assert!(again.term > begun.term && again.paused);
+    assert_eq!(rows(&*inbox, &again, &[order]).await, [transaction.rows[0].row.clone()]);
+}

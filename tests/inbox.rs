@@ -1,0 +1,69 @@
+//! The inbox in a SQLite file and in memory: the conformance suite, and what only a file can show.
+
+use std::sync::Arc;
+
+use actors::inbox::{Inbox, InboxError};
+use actors::testing::conformance::inbox as suite;
+use actors::testing::inbox::MemoryInbox;
+use docket::sqlite::DataDirectory;
+use docket::sqlite::inbox::SqliteInbox;
+
+macro_rules! conformance {
+    ($($test:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $test() {
+                let folder = tempfile::tempdir().expect("a folder");
+                let directory = super::DataDirectory::lock(folder.path()).expect("a data folder");
+                let inbox = super::SqliteInbox::open(&directory, "test").expect("an inbox");
+                super::suite::$test(&inbox).await;
+            })*
+        }
+        mod memory {
+            $(#[tokio::test]
+            async fn $test() {
+                super::suite::$test(&super::MemoryInbox::default()).await;
+            })*
+        }
+    };
+}
+
+conformance!(
+    a_transaction_comes_back_as_it_was,
+    a_row_that_changed_fences_the_whole_transaction,
+    a_transaction_recognises_itself,
+    an_earlier_term_writes_nothing,
+    due_lanes_come_oldest_first,
+    effects_wait_for_their_outcome,
+    documents_are_replaced_and_deleted,
+    rest_is_kept,
+);
+
+#[tokio::test]
+async fn everything_is_there_after_reopening_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let directory = DataDirectory::lock(folder.path()).expect("a data folder");
+    let open = || Arc::new(SqliteInbox::open(&directory, "test").expect("an inbox"));
+    // Nothing was closed in order: the next one recovers the write-ahead log.
+    suite::everything_is_there_after_reopening(open(), async || open() as Arc<dyn Inbox>).await;
+}
+
+#[tokio::test]
+async fn a_file_of_another_subscriber_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let directory = DataDirectory::lock(folder.path()).expect("a data folder");
+    SqliteInbox::open(&directory, "one").expect("an inbox").close().await;
+    std::fs::copy(directory.file("one.db"), directory.file("two.db")).expect("a copy");
+    let Err(InboxError::Damaged(why)) = SqliteInbox::open(&directory, "two") else { panic!("it is not two's") };
+    assert!(why.contains("one"), "{why}");
+}
+
+#[tokio::test]
+async fn a_closed_inbox_opens_itself_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let directory = DataDirectory::lock(folder.path()).expect("a data folder");
+    let inbox = SqliteInbox::open(&directory, "test").expect("an inbox");
+    let before = inbox.begin().await.expect("begun").term;
+    inbox.close().await;
+    assert!(inbox.begin().await.expect("begun").term > before);
+}
