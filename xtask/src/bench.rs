@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::server::{Folder, Server};
+use crate::server::{Folder, Profile, Server};
 use crate::steps::{self, Failure, Steps};
 use crate::tools;
 use load::{Load, Round};
@@ -89,7 +89,7 @@ fn orders_alone(load: &Load) -> Result<[Row; 2], Failure> {
     let folder = Folder::new("bench")?;
     let (acknowledged, nowhere) = (folder.path().join("acknowledged"), folder.path().join("nowhere"));
     let ceiling = Server::empty_handler(folder.path())?;
-    let docket = Server::docket(folder.path(), &["--release"], &["--only", "orders"])?;
+    let docket = Server::docket(folder.path(), Profile::Release, &["--only", "orders"])?;
 
     let mut place = Row::new("POST /orders, orders alone");
     load::place(&ceiling, WARM_UP, &nowhere)?;
@@ -121,7 +121,7 @@ fn with_subscribers(load: &Load) -> Result<Row, Failure> {
     let (acknowledged, nowhere) = (folder.path().join("acknowledged"), folder.path().join("nowhere"));
     let data = folder.path().join("data");
     let ceiling = Server::empty_handler(folder.path())?;
-    let docket = Server::docket(folder.path(), &["--release"], &[])?;
+    let docket = Server::docket(folder.path(), Profile::Release, &[])?;
 
     let mut row = Row::new("POST /orders, all subscribers");
     load::place(&docket, WARM_UP, &acknowledged)?;

@@ -10,7 +10,15 @@ use crate::steps::{Failure, succeeds};
 
 const START_MAX: Duration = Duration::from_secs(60);
 const STOP_MAX: Duration = Duration::from_secs(30);
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+
+/// How a program was built.
+#[derive(Clone, Copy)]
+pub(crate) enum Profile {
+    /// As for tests.
+    Dev,
+    /// `--release`.
+    Release,
+}
 
 /// A folder that goes when its owner does.
 pub(crate) struct Folder(PathBuf);
@@ -47,10 +55,9 @@ pub(crate) struct Server {
 
 impl Server {
     /// A docket that keeps its data in `folder`.
-    pub(crate) fn docket(folder: &Path, profile: &[&str], arguments: &[&str]) -> Result<Self, Failure> {
-        let mut command = built(&["--bin", "docket"], profile);
+    pub(crate) fn docket(folder: &Path, profile: Profile, arguments: &[&str]) -> Result<Self, Failure> {
+        let mut command = built(profile, "docket")?;
         command
-            .arg("--")
             .args(arguments)
             .env("DOCKET__DATA__DIRECTORY", folder.join("data"))
             .env("DOCKET__HTTP__BIND", "127.0.0.1:0")
@@ -61,7 +68,7 @@ impl Server {
 
     /// What answers as docket does, and keeps nothing.
     pub(crate) fn empty_handler(folder: &Path) -> Result<Self, Failure> {
-        let command = built(&["--example", "empty_handler"], &["--release"]);
+        let command = built(Profile::Release, "examples/empty_handler")?;
         Self::start("empty_handler", folder, command, "listening on http://")
     }
 
@@ -124,11 +131,19 @@ impl Drop for Server {
     }
 }
 
-/// `cargo run` of what a step before has built: cargo knows where it is, and becomes the program.
-fn built(target: &[&str], profile: &[&str]) -> Command {
-    let mut command = Command::new("cargo");
-    command.args(["run", "--quiet", "--locked", "--manifest-path", ROOT]).args(target).args(profile);
-    command
+/// What a step before has built: it lies beside this program, in the target folder. (`cargo run` would find it too, but
+/// waits for any other cargo that builds there.)
+fn built(profile: Profile, program: &str) -> Result<Command, Failure> {
+    let this = std::env::current_exe().map_err(|error| Failure::new("target folder", error))?;
+    let target = this.ancestors().nth(2).unwrap_or(Path::new("target"));
+    Ok(Command::new(
+        target
+            .join(match profile {
+                Profile::Dev => "debug",
+                Profile::Release => "release",
+            })
+            .join(program),
+    ))
 }
 
 fn address<'a>(log: &'a str, mark: &str) -> Option<&'a str> {

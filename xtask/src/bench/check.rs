@@ -84,13 +84,17 @@ pub(super) fn drained(data: &Path, acknowledged: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Each subscriber's file: all but the order service's.
+/// The files that are no subscriber's.
+const OTHERS: [&str; 2] = ["orders.db", "node.db"];
+
+/// Each subscriber's file.
 fn subscriber_files(data: &Path) -> Result<Vec<PathBuf>, Failure> {
     let failure = |error| Failure::new(data.display().to_string(), error);
     let mut files = Vec::new();
     for entry in fs::read_dir(data).map_err(failure)? {
         let path = entry.map_err(failure)?.path();
-        if path.extension().is_some_and(|it| it == "db") && path.file_name().is_some_and(|it| it != "orders.db") {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.ends_with(".db") && !OTHERS.contains(&&*name) {
             files.push(path);
         }
     }
