@@ -5,4 +5,5 @@ pub mod commits;
 pub mod conformance;
 pub mod faulty;
 pub mod inbox;
+pub mod mailer;
 pub mod memory;

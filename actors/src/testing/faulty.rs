@@ -2,6 +2,10 @@
 //! later or never, snapshots that are lost. Every decision is drawn from a seed, so on one thread with tokio's clock
 //! paused a run can be repeated.
 
+mod clock;
+mod inbox;
+mod mailer;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -100,6 +104,10 @@ impl Fate {
     fn up_to(&self, longest: impl Fn(&Faults) -> Duration) -> Duration {
         let (rng, faults) = &mut *self.lock();
         longest(faults).mul_f64(rng.random_range(0.0..=1.0))
+    }
+
+    fn between(&self, least: i64, most: i64) -> i64 {
+        self.lock().0.random_range(least..=most)
     }
 
     fn lock(&self) -> MutexGuard<'_, (StdRng, Faults)> {
