@@ -329,6 +329,14 @@ pub(crate) fn an_order(reference: &str) -> Value {
 /// What [`an_order`] comes to.
 pub(crate) const TOTAL: i64 = 9990;
 
+/// The mails that were written, each as its text.
+pub(crate) fn mails(folder: &Folder) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder.data("mail")) else { return Vec::new() };
+    let files = entries.map(|entry| entry.expect("an entry").path());
+    let mails = files.filter(|path| path.extension().is_some_and(|it| it == "eml"));
+    mails.map(|path| std::fs::read_to_string(path).expect("a mail")).collect()
+}
+
 /// Waits until `holds`, and fails when that takes too long.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) -> impl Future<Output = ()> {

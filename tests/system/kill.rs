@@ -1,7 +1,7 @@
 //! `kill -9` in the middle of many writers. Whatever was acknowledged is there afterwards, whatever was not can be
 //! repeated with its key, nothing happened twice, and nothing is there that nobody asked for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Docket, Folder, TOTAL, an_order, rounds};
+use crate::harness::{Answer, Docket, Folder, TOTAL, an_order, eventually, rounds};
 
 const WRITERS: usize = 64;
 
@@ -134,6 +134,19 @@ async fn kill_9_among_writers_loses_nothing_and_repeats_nothing() {
         assert_once(&docket, &orders).await;
     }
 
+    eventually("every created order has its mail", async || created_mails(&folder).len() == orders.len()).await;
     assert_eq!(docket.stop().await, Some(0));
     assert_eq!(stored_orders(&folder), orders, "an order that nobody knows, or too few");
+    assert_eq!(created_mails(&folder), orders.iter().map(|order| (order.clone(), 1)).collect());
+}
+
+/// How many mails about their creation are recorded as sent, for each order, in the subscriber's own file.
+fn created_mails(folder: &Folder) -> BTreeMap<String, i64> {
+    let store = rusqlite::Connection::open(folder.data("notification.db")).expect("the subscriber's store");
+    let mut effects = store
+        .prepare("SELECT order_id, count(*) FROM effects WHERE version = 1 AND outcome = 'performed' GROUP BY order_id")
+        .expect("its effects");
+    let order = |bytes: Vec<u8>| uuid::Uuid::from_slice(&bytes).expect("an order's id").to_string();
+    let counts = effects.query_map([], |row| Ok((order(row.get(0)?), row.get(1)?)));
+    counts.expect("counts").map(|count| count.expect("a count")).collect()
 }

@@ -1,12 +1,14 @@
 //! An order's whole life, and what becomes of it outside.
 
+use std::collections::BTreeMap;
+
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::harness::{Folder, TOTAL, an_order};
+use crate::harness::{Folder, TOTAL, an_order, eventually, mails};
 
 #[tokio::test]
-async fn an_order_lives_from_placed_to_refunded() {
+async fn an_order_lives_from_placed_to_refunded_and_its_customer_hears_of_it() {
     let folder = Folder::new();
     let docket = folder.start().await;
 
@@ -37,6 +39,16 @@ async fn an_order_lives_from_placed_to_refunded() {
     let paid = docket.get(&format!("/orders/{id}?version=2")).expect(StatusCode::OK).await;
     assert_eq!((paid.body["status"].as_str(), paid.header("etag")), (Some("paid"), Some("\"2\"")));
 
+    eventually("each event has its mail", async || mails(&folder).len() == 6).await;
+    let mails = mails(&folder);
+    assert!(mails.iter().all(|mail| mail.contains("To: ana@example.com")), "{mails:?}");
+    assert_eq!(mails.iter().filter(|mail| mail.contains("X-Correlation-Id: corr-1")).count(), 1);
+    let mut ids = BTreeMap::<&str, usize>::new();
+    for mail in &mails {
+        let id = mail.lines().find_map(|line| line.strip_prefix("Message-ID: ")).expect("a Message-ID");
+        *ids.entry(id).or_default() += 1;
+    }
+    assert_eq!(ids.len(), 6, "{ids:?}");
     assert_eq!(docket.stop().await, Some(0));
 }
 

@@ -8,4 +8,5 @@ mod kill;
 mod life;
 mod memory;
 mod poison;
+mod readme;
 mod shutdown;
