@@ -12,7 +12,7 @@ mod subscribers;
 mod tree;
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -166,10 +166,33 @@ type Done = Result<ExitCode, CommandError>;
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    if !header.is_empty() {
+        table.set_header(header);
+    }
     table
 }
 
-fn print_json(value: &impl serde::Serialize) {
-    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+/// A table without what would only widen it: blanks at both ends of a line.
+fn text(mut table: Table) -> String {
+    let last = table.column_count().saturating_sub(1);
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, if index == last { 0 } else { 2 }));
+    }
+    table.trim_fmt()
+}
+
+/// Writes a result. Whoever reads it may have read enough (`docket tree | head`): that is no failure.
+fn print(text: impl fmt::Display) -> Result<(), CommandError> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CommandError::not_done(format!("cannot write the result: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), CommandError> {
+    print(serde_json::to_string_pretty(value).unwrap_or_default())
 }

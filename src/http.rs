@@ -42,6 +42,9 @@ use origin::Names;
 use problem::Problem;
 pub use problem::{KINDS, Kind};
 
+/// What is said of a path that an address does not have.
+pub(crate) const NO_SUCH_PATH: &str = "There is no such path.";
+
 /// What answers for orders. [`Orders`] does; tests stand in for it.
 #[async_trait(?Send)]
 pub trait OrderDoor: Send + Sync {
@@ -278,5 +281,5 @@ where
 }
 
 async fn nothing_here() -> Result<actix_web::HttpResponse, Problem> {
-    Err(Problem::not_found("There is no such path."))
+    Err(Problem::not_found(NO_SUCH_PATH))
 }

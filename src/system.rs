@@ -413,12 +413,19 @@ impl Readiness for Parts {
 /// First to start and last to stop, so that it stores what becomes of the others.
 fn ledger_child(ledger: Ledger, store: Arc<dyn LedgerStore>) -> Child {
     let job = move |_: &Node| {
-        move |_: &Handle| {
-            let kept = ledger.clone().keep(Arc::clone(&store));
-            kept.map(Ok).boxed_local()
+        move |handle: &Handle| {
+            let (ledger, store, handle) = (ledger.clone(), Arc::clone(&store), handle.clone());
+            async move {
+                tokio::select! {
+                    () = ledger.clone().keep(Arc::clone(&store)) => {}
+                    () = handle.stop_requested() => ledger.keep_rest(&*store).await,
+                }
+                Ok(())
+            }
+            .boxed_local()
         }
     };
-    Child::task("ledger", "ledger", job).isolated()
+    Child::task("ledger", "ledger", job).isolated().limits(Limits::default())
 }
 
 /// How this process is called in the ledger: host and pid.

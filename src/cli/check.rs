@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{Done, NOT_DONE, load, print_json};
+use super::{Done, NOT_DONE, load, print, print_json};
 use crate::config::Config;
 use crate::sqlite::directory::DataDirectory;
 
@@ -27,10 +27,10 @@ pub(super) fn run(path: Option<&Path>, json: bool) -> Done {
         Err(error) => vec![Finding { what: "configuration", ok: false, detail: error.to_string() }],
     };
     if json {
-        print_json(&findings);
+        print_json(&findings)?;
     } else {
         for Finding { what, ok, detail } in &findings {
-            println!("{}  {what}: {detail}", if *ok { "ok   " } else { "WRONG" });
+            print(format_args!("{}  {what}: {detail}", if *ok { "ok   " } else { "WRONG" }))?;
         }
     }
     let ok = findings.iter().all(|finding| finding.ok);

@@ -1,5 +1,7 @@
 //! Asks a running docket, and says in words when it does not answer.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::{Client, RequestBuilder, Response, Url};
@@ -7,6 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::CommandError;
+use crate::http::NO_SUCH_PATH;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -14,12 +17,49 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Which docket, and how to print its answer.
 #[derive(Debug, clap::Args)]
 pub(super) struct Server {
-    /// The operators' address of a running docket.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
-    url: Url,
+    /// The operators' address of a running docket; else the configuration's ops.bind.
+    #[arg(long, value_name = "URL", value_parser = address)]
+    url: Option<Url>,
+    /// That configuration; else config.toml in the working directory, if there is one.
+    #[arg(long, value_name = "PATH", conflicts_with = "url")]
+    config: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+impl Server {
+    /// That docket.
+    pub(super) fn docket(&self) -> Result<Docket, CommandError> {
+        let url = match &self.url {
+            Some(url) => url.clone(),
+            None => address_of(super::load(self.config.as_deref())?.ops.bind)?,
+        };
+        Ok(Docket { url })
+    }
+}
+
+/// Where a docket on this machine that is bound to `bind` is asked.
+fn address_of(bind: SocketAddr) -> Result<Url, CommandError> {
+    let ip = match bind.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+    };
+    if bind.port() == 0 {
+        return Err(CommandError::wrong("ops.bind leaves the port open: say --url"));
+    }
+    address(&format!("http://{}", SocketAddr::new(ip, bind.port()))).map_err(CommandError::wrong)
+}
+
+fn address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| url.scheme() == "http" && url.has_host());
+    url.ok_or_else(|| "must be an address such as http://127.0.0.1:8081".to_owned())
+}
+
+/// A docket that is asked.
+pub(super) struct Docket {
+    url: Url,
 }
 
 #[derive(Deserialize)]
@@ -29,7 +69,7 @@ struct Problem {
     correlation_id: String,
 }
 
-impl Server {
+impl Docket {
     /// What `path` (with its query) answers.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandError> {
         let answer = self.answer(client()?.get(self.at(path)?)).await?;
@@ -55,6 +95,10 @@ impl Server {
             return Ok(answer);
         }
         match answer.json::<Problem>().await {
+            Ok(problem) if problem.detail == NO_SUCH_PATH => Err(CommandError::not_done(format!(
+                "{} does not answer operators: --url must be the address of ops.bind",
+                self.url
+            ))),
             Ok(problem) => Err(CommandError::not_done(format!(
                 "{}: {} (correlation id {})",
                 problem.title, problem.detail, problem.correlation_id

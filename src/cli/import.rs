@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 use super::client::{Server, block_on, client};
-use super::{CommandError, Done, NOT_DONE, print_json};
+use super::{CommandError, Done, NOT_DONE, print, print_json};
 
 const PARCEL_LINES_MAX: u64 = 2_000;
 const PARCEL_BYTES_MAX: usize = 1 << 20;
@@ -62,11 +62,12 @@ pub(super) fn run(args: Args) -> Done {
     let progress = bar(file.metadata().map_err(unreadable)?.len());
     let mut parcels = Parcels { file: BufReader::new(file), lines_before: 0, bytes_read: 0 };
     let mut summary = Summary::default();
+    let docket = args.server.docket()?;
     let sent: Result<(), CommandError> = block_on(async {
         let client = client()?;
         while let Some(parcel) = parcels.next().map_err(unreadable)? {
             let first = parcel.lines_before + 1;
-            let answer = args.server.post(&client, "api/import", parcel.bytes).await;
+            let answer = docket.post(&client, "api/import", parcel.bytes).await;
             let answer = answer.map_err(|error| CommandError {
                 message: format!("{error}\nStopped at line {first}. Run it again: what is there is recognised."),
                 code: error.code,
@@ -78,15 +79,15 @@ pub(super) fn run(args: Args) -> Done {
     });
     progress.finish_and_clear();
     if args.server.json {
-        print_json(&summary);
+        print_json(&summary)?;
     } else {
-        println!(
+        print(format_args!(
             "{} imported, {} there already, {} bad and skipped, {} not done",
             summary.imported,
             summary.already_there,
             summary.bad.len(),
             summary.not_done.len()
-        );
+        ))?;
     }
     sent?;
     if !summary.not_done.is_empty() {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use actors::money::{Amount, Currency};
 
 use super::client::{Server, block_on};
-use super::{Done, print_json, table};
+use super::{CommandError, Done, print, print_json, table, text};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -46,19 +46,24 @@ pub(super) fn run(args: Args) -> Done {
         (None, Some(at)) => format!("api/orders/{id}?at={at}"),
         (None, None) => format!("api/orders/{id}"),
     };
-    let order: Value = block_on(args.server.get(&path))?;
+    let order: Value = block_on(args.server.docket()?.get(&path))?;
     if args.server.json {
-        print_json(&order);
+        print_json(&order)?;
     } else {
-        show(&order);
+        show(&order)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is asked first of an order; its times and what belongs to them follow.
+const FIRST: &[&str] = &["id", "status", "version", "customer_id", "email", "reference", "currency"];
+
 /// Every member as a line, except the lines of the order: those are a table with amounts as a person writes them.
-fn show(order: &Value) {
+fn show(order: &Value) -> Result<(), CommandError> {
     let mut fields = table(&[]);
-    for (name, value) in order.as_object().into_iter().flatten() {
+    let mut members: Vec<_> = order.as_object().into_iter().flatten().collect();
+    members.sort_by_key(|(name, _)| FIRST.iter().position(|first| first == name).unwrap_or(FIRST.len()));
+    for (name, value) in members {
         match (name.as_str(), value) {
             ("items" | "total" | "refunded_total", _) => {}
             (_, Value::Object(inner)) => {
@@ -71,8 +76,8 @@ fn show(order: &Value) {
             }
         }
     }
-    println!("{fields}");
-    let Ok(Order { currency, items, total }) = Order::deserialize(order) else { return };
+    print(text(fields))?;
+    let Ok(Order { currency, items, total }) = Order::deserialize(order) else { return Ok(()) };
     let mut lines = table(&["sku", "quantity", "unit price", "amount"]);
     for Item { sku, quantity, unit_price } in items {
         let amount = unit_price.checked_mul(quantity).unwrap_or_default();
@@ -87,7 +92,7 @@ fn show(order: &Value) {
     if let Some(refunded) = order.get("refunded_total").and_then(|value| Amount::deserialize(value).ok()) {
         lines.add_row(["refunded", "", "", refunded.display(currency).to_string().as_str()]);
     }
-    println!("\n{lines}");
+    print(format_args!("\n{}", text(lines)))
 }
 
 fn plain(value: &Value) -> String {

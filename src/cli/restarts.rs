@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::client::{Server, block_on};
-use super::{CommandError, Done, print_json, table};
+use super::{CommandError, Done, print, print_json, table, text};
 
 #[derive(Deserialize)]
 struct Restarts {
@@ -15,15 +15,15 @@ struct Restarts {
 }
 
 pub(super) fn run(server: &Server) -> Done {
-    let answer: Value = block_on(server.get("api/restarts"))?;
+    let answer: Value = block_on(server.docket()?.get("api/restarts"))?;
     if server.json {
-        print_json(&answer);
+        print_json(&answer)?;
         return Ok(ExitCode::SUCCESS);
     }
     let Restarts { restarts } =
         Restarts::deserialize(answer).map_err(|error| CommandError::not_done(error.to_string()))?;
     if restarts.is_empty() {
-        println!("Nothing was restarted.");
+        print("Nothing was restarted.")?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut rows = table(&["when", "who", "why", "on", "attempt", "what followed", "next try"]);
@@ -38,6 +38,6 @@ pub(super) fn run(server: &Server) -> Done {
             entry.next_try_at.map(|at| at.to_string()).unwrap_or_default(),
         ]);
     }
-    println!("{rows}");
+    print(text(rows))?;
     Ok(ExitCode::SUCCESS)
 }

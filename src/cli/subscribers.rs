@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::client::{Server, block_on};
-use super::{CommandError, Done, print_json, table};
+use super::{CommandError, Done, print, print_json, table, text};
 
 #[derive(Deserialize)]
 struct Answer {
@@ -26,13 +26,17 @@ struct Subscriber {
 }
 
 pub(super) fn run(server: &Server) -> Done {
-    let answer: Value = block_on(server.get("api/subscribers"))?;
+    let answer: Value = block_on(server.docket()?.get("api/subscribers"))?;
     if server.json {
-        print_json(&answer);
+        print_json(&answer)?;
         return Ok(ExitCode::SUCCESS);
     }
     let Answer { subscribers } =
         Answer::deserialize(answer).map_err(|error| CommandError::not_done(error.to_string()))?;
+    if subscribers.is_empty() {
+        print("No subscriber runs there.")?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut rows = table(&["name", "state", "behind", "held", "effects", "applied", "retries", "trouble"]);
     for one in subscribers {
         rows.add_row([
@@ -46,6 +50,6 @@ pub(super) fn run(server: &Server) -> Done {
             one.trouble.unwrap_or_default(),
         ]);
     }
-    println!("{rows}");
+    print(text(rows))?;
     Ok(ExitCode::SUCCESS)
 }

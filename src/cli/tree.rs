@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::client::{Server, block_on};
-use super::{Done, print_json, table};
+use super::{Done, print, print_json, table, text};
 
 #[derive(Deserialize)]
 struct Node {
@@ -24,22 +24,24 @@ struct Node {
 }
 
 pub(super) fn run(server: &Server) -> Done {
-    let tree: Value = block_on(server.get("api/tree"))?;
+    let tree: Value = block_on(server.docket()?.get("api/tree"))?;
     if server.json {
-        print_json(&tree);
+        print_json(&tree)?;
         return Ok(ExitCode::SUCCESS);
     }
     let root = Node::deserialize(&tree).map_err(|error| super::CommandError::not_done(error.to_string()))?;
     let mut rows = table(&["name", "kind", "state", "since", "restarts", "in all"]);
     add(&root, "", "", &mut rows);
-    println!("{rows}");
+    print(text(rows))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn add(node: &Node, lead: &str, below: &str, rows: &mut comfy_table::Table) {
     let live = node.live.map(|live| format!(" ({live} live)")).unwrap_or_default();
-    let until = node.until.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
+    let until = node.until.as_ref().map(|until| format!(" until {}", seconds(until))).unwrap_or_default();
     let restarts = match node.restarts_max {
+        // The root has none: what it cannot bear ends the process.
+        Some(0) => String::new(),
         Some(max) => format!("{} of {max}", node.restarts),
         None => node.restarts.to_string(),
     };
@@ -47,7 +49,7 @@ fn add(node: &Node, lead: &str, below: &str, rows: &mut comfy_table::Table) {
         format!("{lead}{}{live}", node.name),
         node.kind.clone(),
         format!("{}{until}", node.state.replace('_', " ")),
-        node.since.clone(),
+        seconds(&node.since),
         restarts,
         node.restarts_total.to_string(),
     ]);
@@ -56,4 +58,9 @@ fn add(node: &Node, lead: &str, below: &str, rows: &mut comfy_table::Table) {
         let (fork, stem) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
         add(child, &format!("{below}{fork}"), &format!("{below}{stem}"), rows);
     }
+}
+
+/// Without the milliseconds, so that the table fits into 80 columns.
+fn seconds(time: &str) -> String {
+    time.split_once('.').map_or_else(|| time.to_owned(), |(seconds, _)| format!("{seconds}Z"))
 }

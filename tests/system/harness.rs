@@ -2,6 +2,7 @@
 //! its callers speak to it. It ends with the test, whatever happens.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -73,7 +74,7 @@ impl Folder {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
-        Ok(Docket { process, http, ops, client: Client::new(), _log: log, _folder: self.temporary.clone() })
+        Ok(Docket { process, http, ops, client: Client::new(), log, _folder: self.temporary.clone() })
     }
 
     /// The program with this folder's settings, for whatever else than serving it can do.
@@ -117,7 +118,7 @@ pub(crate) struct Docket {
     /// `http://ADDRESS:PORT` of its operators.
     pub(crate) ops: String,
     client: Client,
-    _log: tempfile::NamedTempFile,
+    log: tempfile::NamedTempFile,
     /// Removed only after the process has ended.
     _folder: Option<Arc<TempDir>>,
 }
@@ -134,6 +135,15 @@ impl Docket {
         let pid = self.process.0.id();
         Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().expect("sh");
         self.ended().await
+    }
+
+    /// As `stop`, with everything it has written.
+    pub(crate) async fn stop_and_tell(self) -> (Option<i32>, String) {
+        let mut log = self.log.reopen().expect("the log");
+        let code = self.stop().await;
+        let mut said = String::new();
+        log.read_to_string(&mut said).expect("the log");
+        (code, said)
     }
 
     /// Waits until it has ended by itself and gives its exit code.

@@ -49,7 +49,10 @@ async fn an_order_lives_from_placed_to_refunded_and_its_customer_hears_of_it() {
         *ids.entry(id).or_default() += 1;
     }
     assert_eq!(ids.len(), 6, "{ids:?}");
-    assert_eq!(docket.stop().await, Some(0));
+
+    let (code, said) = docket.stop_and_tell().await;
+    assert_eq!(code, Some(0));
+    assert!(!said.contains("WARN") && !said.contains("ERROR"), "an ordinary life and stop alarm nobody:\n{said}");
 }
 
 #[tokio::test]

@@ -266,6 +266,22 @@ impl Ledger {
         }
     }
 
+    /// Writes what is recorded and not stored yet, once: for the end, when [`keep`](Self::keep) is over.
+    pub async fn keep_rest(&self, store: &dyn LedgerStore) {
+        let mut unstored = self.0.unstored.lock().await;
+        let Unstored { queue, batch, .. } = &mut *unstored;
+        while let Ok(entry) = queue.try_recv() {
+            batch.push(entry);
+        }
+        if batch.is_empty() {
+            return;
+        }
+        match store.append(batch).await {
+            Ok(()) => batch.clear(),
+            Err(error) => tracing::warn!(%error, "the end of the ledger could not be stored"),
+        }
+    }
+
     /// Records a failure: gives it its number, logs it, counts it, tells the followers, queues it for the store.
     pub fn record(&self, mut entry: Entry) -> Arc<Entry> {
         let entry = {
@@ -440,6 +456,18 @@ mod tests {
         let stored = store.load().await.expect("here").len() as u64;
         assert!(stored > 0 && stored + ledger.lost() >= 5_000, "{stored} stored, {} lost", ledger.lost());
         keeper.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_recorded_at_the_end_is_stored_too() {
+        let store = LedgerInMemory::default();
+        let ledger = Ledger::new("test");
+        ledger.record(entry(1));
+        ledger.record(entry(2));
+        ledger.keep_rest(&store).await;
+        assert_eq!(store.load().await.expect("here").len(), 2);
+        ledger.keep_rest(&store).await;
+        assert_eq!(store.load().await.expect("here").len(), 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,0 +1,83 @@
+//! The commands as an operator types them, against a docket that runs: what they print, and how they end.
+
+use std::process::{Command, Stdio};
+
+use reqwest::StatusCode;
+
+use crate::harness::{Docket, Folder, an_order};
+
+/// What a command wrote, and its exit code.
+struct Told {
+    out: String,
+    err: String,
+    code: Option<i32>,
+}
+
+fn told(command: &mut Command) -> Told {
+    let output = command.output().expect("the built docket");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Told { out: text(output.stdout), err: text(output.stderr), code: output.status.code() }
+}
+
+fn ask(folder: &Folder, docket: &Docket, arguments: &[&str]) -> Told {
+    told(folder.command(arguments).args(["--url", &docket.ops]))
+}
+
+#[tokio::test]
+async fn a_table_fits_into_80_columns_and_begins_with_what_is_asked_first() {
+    let folder = Folder::new();
+    let docket = folder.start().await;
+    let id = docket.place(&an_order("web-77")).expect(StatusCode::CREATED).await.id();
+
+    let tree = ask(&folder, &docket, &["tree"]);
+    assert_eq!(tree.code, Some(0), "{}", tree.err);
+    for line in tree.out.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    let order = ask(&folder, &docket, &["order", &id]);
+    let names: Vec<_> = order.out.lines().map(|line| line.split_whitespace().next().unwrap_or_default()).collect();
+    assert_eq!(names[..4], ["id", "status", "version", "customer_id"], "{}", order.out);
+    assert!(ask(&folder, &docket, &["tree", "--json"]).out.starts_with('{'));
+}
+
+#[tokio::test]
+async fn the_address_is_the_configured_one_when_nobody_says_another() {
+    let folder = Folder::new();
+    let docket = folder.start().await;
+    let ops = docket.ops.trim_start_matches("http://");
+
+    let right = told(folder.command(&["tree"]).env("DOCKET__OPS__BIND", ops));
+    assert_eq!(right.code, Some(0), "{}", right.err);
+    let open = told(&mut folder.command(&["tree"]));
+    assert_eq!(open.code, Some(2), "{}", open.err);
+    assert!(open.err.contains("--url"), "{}", open.err);
+}
+
+#[tokio::test]
+async fn a_wrong_address_is_told_apart_from_a_docket_that_is_not_there() {
+    let folder = Folder::new();
+    let docket = folder.start().await;
+
+    let callers = told(folder.command(&["tree"]).args(["--url", &docket.http]));
+    assert_eq!(callers.code, Some(1));
+    assert!(callers.err.contains("ops.bind"), "{}", callers.err);
+    for wrong in ["127.0.0.1:8081", "localhost:8081", "https://127.0.0.1:8081", "nonsense"] {
+        let told = told(folder.command(&["tree"]).args(["--url", wrong]));
+        assert_eq!(told.code, Some(2), "{wrong}: {}", told.err);
+        assert!(told.err.contains("http://127.0.0.1:8081"), "{wrong}: {}", told.err);
+    }
+    let nobody = told(folder.command(&["tree"]).args(["--url", "http://127.0.0.1:1"]));
+    assert_eq!(nobody.code, Some(3), "{}", nobody.err);
+}
+
+#[tokio::test]
+async fn whoever_reads_only_the_beginning_breaks_nothing() {
+    let folder = Folder::new();
+    let docket = folder.start().await;
+    let mut command = folder.command(&["tree", "--json"]);
+    let mut tree =
+        command.args(["--url", &docket.ops]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it");
+    drop(tree.stdout.take());
+    let output = tree.wait_with_output().expect("it");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
