@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Docket, Folder, TOTAL, an_order, eventually, rounds};
+use crate::harness::{Answer, Docket, Folder, TOTAL, an_order, eventually, mails, rounds};
 
 const WRITERS: usize = 64;
 
@@ -138,15 +138,27 @@ async fn kill_9_among_writers_loses_nothing_and_repeats_nothing() {
     assert_eq!(docket.stop().await, Some(0));
     assert_eq!(stored_orders(&folder), orders, "an order that nobody knows, or too few");
     assert_eq!(created_mails(&folder), orders.iter().map(|order| (order.clone(), 1)).collect());
+    assert_eq!(mails(&folder).len(), recorded_mails(&folder), "a mail that nobody recorded, or one that is not there");
 }
 
-/// How many mails about their creation are recorded as sent, for each order, in the subscriber's own file.
+/// How many mails about its creation are recorded as sent, for each order, in the subscriber's own file.
 fn created_mails(folder: &Folder) -> BTreeMap<String, i64> {
-    let store = rusqlite::Connection::open(folder.data("notification.db")).expect("the subscriber's store");
-    let mut effects = store
-        .prepare("SELECT order_id, count(*) FROM effects WHERE version = 1 AND outcome = 'performed' GROUP BY order_id")
-        .expect("its effects");
+    let created =
+        "SELECT order_id, count(*) FROM effects WHERE version = 1 AND outcome = 'performed' GROUP BY order_id";
+    let store = subscriber_store(folder);
+    let mut counts = store.prepare(created).expect("its effects");
     let order = |bytes: Vec<u8>| uuid::Uuid::from_slice(&bytes).expect("an order's id").to_string();
-    let counts = effects.query_map([], |row| Ok((order(row.get(0)?), row.get(1)?)));
+    let counts = counts.query_map([], |row| Ok((order(row.get(0)?), row.get(1)?)));
     counts.expect("counts").map(|count| count.expect("a count")).collect()
+}
+
+/// How many mails of any kind are recorded as sent.
+fn recorded_mails(folder: &Folder) -> usize {
+    let count = "SELECT count(*) FROM effects WHERE outcome = 'performed'";
+    let count: i64 = subscriber_store(folder).query_row(count, [], |row| row.get(0)).expect("its effects");
+    usize::try_from(count).expect("a count")
+}
+
+fn subscriber_store(folder: &Folder) -> rusqlite::Connection {
+    rusqlite::Connection::open(folder.data("notification.db")).expect("the subscriber's store")
 }

@@ -3,6 +3,7 @@
 
 mod commands;
 mod disk;
+mod documents;
 mod harness;
 mod keys;
 mod kill;
