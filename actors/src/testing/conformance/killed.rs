@@ -1,4 +1,4 @@
-//! A process that is killed while it writes. The test is the adapter's: it starts a process that runs [`write`] and
+//! A process that is killed while it writes. The test is the adapter's: it starts a process that runs [`write()`] and
 //! reports on a pipe, kills it, opens the store and calls [`verify`].
 
 use std::collections::HashMap;
