@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use jiff::fmt::temporal::Pieces;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A moment in UTC, to the millisecond: what an event can store is what everybody sees.
@@ -53,11 +54,22 @@ pub struct NotATimestamp;
 impl FromStr for Timestamp {
     type Err = NotATimestamp;
 
-    /// Any RFC 3339 date and time; what is finer than a millisecond is cut off.
+    /// Any RFC 3339 date and time; what is finer than a millisecond is cut off, and the last two days of the year 9999,
+    /// which callers write for "for ever", are one moment.
     fn from_str(text: &str) -> Result<Self, NotATimestamp> {
-        let moment: jiff::Timestamp = text.parse().map_err(|_| NotATimestamp)?;
-        Ok(Self::from_millis(moment.as_millisecond()))
+        match text.parse::<jiff::Timestamp>() {
+            Ok(moment) => Ok(Self::from_millis(moment.as_millisecond())),
+            Err(_) if is_of_the_last_days(text) => Ok(Self::from_millis(i64::MAX)),
+            Err(_) => Err(NotATimestamp),
+        }
     }
+}
+
+/// jiff's moments end where every offset can still be written: before the year 9999 does.
+fn is_of_the_last_days(text: &str) -> bool {
+    let Ok(pieces) = Pieces::parse(text) else { return false };
+    let last_days = pieces.date() >= jiff::civil::date(9999, 12, 30);
+    last_days && pieces.time().is_some() && pieces.offset().is_some()
 }
 
 impl Serialize for Timestamp {
@@ -117,6 +129,15 @@ mod tests {
     fn is_written_as_the_contract_writes_it() {
         let moment: Timestamp = "2026-11-23T09:00:00+01:00".parse().expect("RFC 3339");
         assert_eq!(moment.to_string(), "2026-11-23T08:00:00.000Z");
+    }
+
+    #[test]
+    fn the_end_of_the_year_9999_is_a_moment_too() {
+        let moment: Timestamp = "9999-12-31T23:59:59Z".parse().expect("RFC 3339");
+        assert_eq!(moment, Timestamp::from_millis(i64::MAX));
+        for wrong in ["9999-12-31", "9999-12-31T23:59:59", "9999-12-32T00:00:00Z"] {
+            wrong.parse::<Timestamp>().expect_err(wrong);
+        }
     }
 
     #[test]
