@@ -27,7 +27,7 @@ fn serve(config: Config, only: Only) -> ExitCode {
             Ok(system) => system,
             Err(error) => {
                 tracing::error!("{error}");
-                return ExitCode::FAILURE;
+                return if error.is_wrong_command() { cli::WRONG.into() } else { ExitCode::FAILURE };
             }
         };
         system.start_up(&config).log();

@@ -60,12 +60,27 @@ pub enum StartError {
         /// What there is.
         known: String,
     },
+    /// The configuration has a section for a subscriber that does not exist.
+    #[error("subscribers.{name}: there is no such subscriber; there are {known}")]
+    UnknownSubscriber {
+        /// The name.
+        name: String,
+        /// What there is.
+        known: String,
+    },
     /// On SQLite without a broker, subscribers follow the log in the order service's own process.
     #[error("--only without orders: this version cannot run subscribers apart from the orders; name orders as well")]
     WithoutOrders,
     /// An address cannot be bound.
     #[error(transparent)]
     Address(#[from] io::Error),
+}
+
+impl StartError {
+    /// Whether another command line would help, not another machine.
+    pub fn is_wrong_command(&self) -> bool {
+        matches!(self, Self::UnknownPart { .. } | Self::UnknownSubscriber { .. } | Self::WithoutOrders)
+    }
 }
 
 /// Which parts of docket a process runs: all, or those that were named (`--only orders,notification`).
@@ -318,6 +333,7 @@ fn subscribers_child(
     let mailer = MailFolder::open(directory, &config.notification.from)?;
     let all = registry::all(&registry::Parts { mailer: Arc::new(mailer) });
     only.check(all.iter().map(Registered::name))?;
+    check_sections(config, &all)?;
     let mut supervisor = Supervisor::new(Strategy::OneForOne, policy(config));
     let mut handles = Vec::new();
     for registered in all.into_iter().filter(|registered| only.runs(registered.name())) {
@@ -333,6 +349,15 @@ fn subscribers_child(
         handles.push(handle);
     }
     Ok((Child::supervisor("subscribers", supervisor), handles))
+}
+
+/// A section for a subscriber that does not exist is a mistyped name: it would be without effect.
+fn check_sections(config: &Config, all: &[Registered]) -> Result<(), StartError> {
+    let known: Vec<_> = all.iter().map(Registered::name).collect();
+    match config.subscribers.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(StartError::UnknownSubscriber { name: name.clone(), known: known.join(", ") }),
+        None => Ok(()),
+    }
 }
 
 fn subscriber_settings(limits: &config::Subscriber) -> Settings {

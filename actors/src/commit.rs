@@ -83,6 +83,9 @@ pub struct Origin {
     pub authid: Cow<'static, str>,
 }
 
+/// Who asks without authentication.
+pub const ANONYMOUS: &str = "anonymous";
+
 impl Origin {
     /// A request without authentication: a new command id is what causes its events.
     pub fn anonymous(correlation_id: String, traceparent: Option<String>) -> Self {
@@ -91,7 +94,7 @@ impl Origin {
             causation_id: Uuid::now_v7().to_string(),
             traceparent,
             authtype: Cow::Borrowed("system"),
-            authid: Cow::Borrowed("anonymous"),
+            authid: Cow::Borrowed(ANONYMOUS),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What surrounds every request: it gets a correlation id, a foreign page is refused, a panic becomes an answer, an error
 //! becomes a problem. Nothing behind the edge writes a problem's body, so all of them look alike.
 
+use std::borrow::Cow;
 use std::future::{Ready, ready};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -12,6 +13,7 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
 use actix_web::http::header::{HeaderMap, HeaderValue};
 use actix_web::http::{Method, Uri};
 use actix_web::{Error, HttpMessage};
+use actors::order::OrderId;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use tracing::Level;
@@ -71,8 +73,9 @@ where
         let line = Line::begin(&request);
         if let Err(problem) = self.names.check(&request) {
             let response = problem.response(&correlation);
-            line.end(response.status().as_u16(), &correlation);
-            return Box::pin(ready(Ok(request.into_response(response))));
+            let response = Ok(request.into_response(response));
+            line.end(&response, &correlation);
+            return Box::pin(ready(response));
         }
         request.extensions_mut().insert(CorrelationId(correlation.clone()));
         let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
@@ -83,8 +86,7 @@ where
                 Err(_) => Err(Panicked(correlation.clone()).into()),
             };
             let response = answer.map(|response| finished(response, &correlation));
-            let status = response.as_ref().map_or(INTERNAL.status, |response| response.status().as_u16());
-            line.end(status, &correlation);
+            line.end(&response, &correlation);
             response
         })
     }
@@ -111,6 +113,15 @@ impl actix_web::ResponseError for Panicked {
     }
 }
 
+/// What a request turned out to be about, for its log line.
+#[derive(Clone, Debug)]
+pub(crate) struct About {
+    /// Which order.
+    pub(crate) order: OrderId,
+    /// Who asked.
+    pub(crate) authid: Cow<'static, str>,
+}
+
 /// A request's log line: debug for all of them, warn for those that say that something is broken.
 struct Line {
     asked: Option<(Method, Uri, Instant)>,
@@ -122,15 +133,26 @@ impl Line {
         Self { asked: wanted.then(|| (request.method().clone(), request.uri().clone(), Instant::now())) }
     }
 
-    fn end(self, status: u16, correlation: &HeaderValue) {
+    fn end<B>(self, response: &Result<ServiceResponse<B>, Error>, correlation: &HeaderValue) {
         let correlation = correlation.to_str().unwrap_or_default();
+        let status = response.as_ref().map_or(INTERNAL.status, |response| response.status().as_u16());
+        let extensions = response.as_ref().ok().map(|response| response.request().extensions());
+        let about = extensions.as_ref().and_then(|extensions| extensions.get::<About>());
+        let order = about.map(|About { order, .. }| tracing::field::display(order));
+        let authid = about.map(|About { authid, .. }| &**authid);
         if status == INTERNAL.status || status == OUTCOME_UNKNOWN.status {
-            tracing::warn!(correlation.id = correlation, http.status = status, "request failed");
+            tracing::warn!(
+                order.id = order,
+                correlation.id = correlation,
+                authid,
+                http.status = status,
+                "request failed"
+            );
         }
         if let Some((method, uri, began)) = self.asked {
             let duration_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
             tracing::debug!(%method, path = uri.path(), http.status = status, duration_us,
-                correlation.id = correlation, "request");
+                order.id = order, correlation.id = correlation, authid, "request");
         }
     }
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::web::{Data, Path, Payload};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse};
+use actors::commit::ANONYMOUS;
 use actors::order::directory::{Answer, Request};
 use actors::order::error::NotDone;
 use actors::order::{Command, Order, OrderId, Version};
@@ -20,6 +21,7 @@ pub(crate) use query::{TrailQuery, VersionQuery};
 pub(crate) use request::{Cancel, Deliver, NewItem, NewOrder, Pay, Refund, Ship};
 pub(crate) use view::{OrderView, TrailView};
 
+use super::edge::About;
 use super::headers::Held;
 use super::problem::Problem;
 use super::{Service, body, error, headers};
@@ -170,7 +172,7 @@ pub(super) async fn refund(
     responses((status = 200, description = "The order.", body = OrderView),
         (status = 304, description = "The caller has this version (If-None-Match).")))]
 pub(super) async fn read(service: Data<Service>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let id = order_id(&request)?;
+    let id = order_read(&request)?;
     let at = query::at(request.query_string())?;
     let held = Held::of(request.headers())?;
     let order = in_time(service.limits.answer_timeout, service.orders()?.get(id, at)).await?;
@@ -187,7 +189,7 @@ pub(super) async fn read(service: Data<Service>, request: HttpRequest) -> Result
     params(("id" = String, Path, format = Uuid, description = "Which order."), TrailQuery),
     responses((status = 200, description = "A page of events.", body = TrailView)))]
 pub(super) async fn events(service: Data<Service>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let id = order_id(&request)?;
+    let id = order_read(&request)?;
     let (after, limit) = query::page(request.query_string())?;
     let trail = in_time(service.limits.answer_timeout, service.orders()?.trail(id, after, limit)).await?;
     let mut response = json(StatusCode::OK, &TrailView::from(&trail));
@@ -226,11 +228,13 @@ async fn carry_out(
     order: OrderId,
     command: Command,
 ) -> Result<Answer, Problem> {
+    let origin = headers::origin(request);
+    request.extensions_mut().insert(About { order, authid: origin.authid.clone() });
+    // Here already, so that what cannot be right starts no actor.
     let errors = command.validate();
     if !errors.is_empty() {
         return Err(error::invalid(errors));
     }
-    let origin = headers::origin(request);
     let command = service.orders()?.command(Request { order, command, if_match, key, origin });
     match tokio::time::timeout(service.limits.answer_timeout, command).await {
         Ok(answer) => Ok(answer?),
@@ -252,6 +256,12 @@ async fn in_time<T, E: Into<Problem>>(
 fn order_id(request: &HttpRequest) -> Result<OrderId, Problem> {
     let id = request.match_info().get("id").filter(|id| id.len() == 36);
     id.and_then(|id| id.parse().ok()).ok_or_else(error::no_such_order)
+}
+
+fn order_read(request: &HttpRequest) -> Result<OrderId, Problem> {
+    let order = order_id(request)?;
+    request.extensions_mut().insert(About { order, authid: ANONYMOUS.into() });
+    Ok(order)
 }
 
 fn answered(status: StatusCode, answer: &Answer) -> HttpResponse {

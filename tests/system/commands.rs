@@ -81,3 +81,26 @@ async fn whoever_reads_only_the_beginning_breaks_nothing() {
     let output = tree.wait_with_output().expect("it");
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 }
+
+#[tokio::test]
+async fn a_wrong_part_or_a_section_of_nobody_is_named_and_ends_it() {
+    let folder = Folder::new();
+    let part = told(&mut folder.command(&["--only", "nope"]));
+    assert_eq!(part.code, Some(2), "{}", part.err);
+    assert!(part.err.contains("--only nope"), "{}", part.err);
+    let misspelt = folder.set("DOCKET__SUBSCRIBERS__NOTIFICATON__ATTEMPTS_MAX", "3");
+    let Err(said) = misspelt.try_start().await else { panic!("it serves") };
+    assert!(said.contains("subscribers.notificaton"), "{said}");
+}
+
+#[tokio::test]
+async fn the_line_of_a_request_says_which_order_and_who() {
+    let folder = Folder::new().set("DOCKET__LOG__LEVEL", "debug");
+    let docket = folder.start().await;
+    let place = docket.place(&an_order("web-77")).header("X-Correlation-Id", "corr-1");
+    let id = place.expect(StatusCode::CREATED).await.id();
+    let (_, said) = docket.stop_and_tell().await;
+    let line = said.lines().find(|line| line.contains("corr-1")).expect("a line");
+    let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    assert_eq!((&line["order.id"], &line["authid"]), (&id.into(), &"anonymous".into()), "{line}");
+}
