@@ -7,11 +7,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 
+use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
 use super::{Done, NOT_DONE, load, print, print_json};
 use crate::config::Config;
 use crate::sqlite::directory::DataDirectory;
+use crate::sqlite::store::FILE_NAME;
 
 /// One thing that was looked at.
 #[derive(Serialize)]
@@ -50,6 +52,13 @@ fn look_around(config: &Config) -> Vec<Finding> {
             Ok(()) => good("disk", "takes and keeps what is written".to_owned()),
             Err(error) => bad("disk", format!("cannot write in {}: {error}", directory.display())),
         });
+        let store = directory.join(FILE_NAME);
+        if store.exists() {
+            findings.push(match opened(&store) {
+                Ok(()) => good("store", format!("{} can be read", store.display())),
+                Err(error) => bad("store", format!("{} cannot be read: {error}", store.display())),
+            });
+        }
     }
     findings.push(free("http.bind", config.http.bind));
     findings.push(free("ops.bind", config.ops.bind));
@@ -65,6 +74,12 @@ fn written_through(directory: &Path) -> io::Result<()> {
     let written = file.write_all(b"docket check").and_then(|()| file.sync_all());
     std::fs::remove_file(&path)?;
     written
+}
+
+/// Without changing it.
+fn opened(store: &Path) -> rusqlite::Result<()> {
+    let connection = Connection::open_with_flags(store, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(()))
 }
 
 fn free(what: &'static str, address: SocketAddr) -> Finding {

@@ -104,3 +104,17 @@ async fn the_line_of_a_request_says_which_order_and_who() {
     let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
     assert_eq!((&line["order.id"], &line["authid"]), (&id.into(), &"anonymous".into()), "{line}");
 }
+
+#[tokio::test]
+async fn a_store_that_cannot_be_read_is_found_before_the_start() {
+    let folder = Folder::new();
+    folder.start().await.stop().await;
+    let check = told(&mut folder.command(&["check"]));
+    assert_eq!(check.code, Some(0), "{}", check.out);
+    assert!(check.out.contains("ok     store"), "{}", check.out);
+
+    std::fs::write(folder.data("orders.db"), "no database").expect("written");
+    let check = told(&mut folder.command(&["check"]));
+    assert_eq!(check.code, Some(1), "{}", check.out);
+    assert!(check.out.contains("WRONG  store"), "{}", check.out);
+}
