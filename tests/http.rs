@@ -491,6 +491,17 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 }
 
 #[actix_web::test]
+async fn what_is_no_http_is_refused_by_the_status_alone_and_the_connection_closed() {
+    let docket = Docket::start();
+    let two_lengths = "POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}";
+    for broken in ["hello\r\n\r\n", "GET /healthz HTTP/1.1\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", two_lengths] {
+        let answer = docket.say(broken.as_bytes().to_vec()).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{broken}: {answer}");
+        assert!(answer.contains("connection: close") && answer.ends_with("\r\n\r\n"), "{broken}: {answer}");
+    }
+}
+
+#[actix_web::test]
 async fn a_path_has_its_methods_and_no_others() {
     let docket = Docket::start();
     let document = docket.get("/openapi.json").await.json();

@@ -20,7 +20,8 @@ pub fn document() -> Document {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "docket", description = "An order service: every order is a stream of events that is never lost, reordered \
-        or applied twice. Money is in minor units. Every error is a problem (RFC 9457) whose `type` is a page here."),
+        or applied twice. Money is in minor units. Every error is a problem (RFC 9457) whose `type` is a page here; \
+        only what cannot be read as HTTP at all is refused by the status alone (400, 408, 431)."),
     paths(
         orders::create, orders::read, orders::events, orders::add_item, orders::remove_item, orders::pay, orders::ship,
         orders::deliver, orders::cancel, orders::refund, health::healthz, health::readyz
