@@ -27,6 +27,8 @@ impl Tools {
         let lock = folder.join("lock");
         let locked = File::create(&lock).and_then(|file| file.lock().map(|()| file));
         let locked = locked.map_err(|error| cannot_use(&lock, error))?;
+        // The README's walk through is run as it is written.
+        debian(&["curl"], || succeeds(Command::new("curl").arg("--version")))?;
         let tools = Self { cargo_deny: cargo_deny(&folder)?, schemathesis: schemathesis(&folder)? };
         drop(locked);
         Ok(tools)
