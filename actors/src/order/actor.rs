@@ -117,6 +117,9 @@ pub(super) struct OrderActor {
     saving: bool,
     /// The first start after a panic reads every event.
     distrusts_snapshots: bool,
+    /// Somebody else may write to the order: another process, or the journal, when it still has a commit of an actor that
+    /// ended in quarantine. Refusals and reads then wait for the word that nothing newer is stored.
+    others_write: bool,
 }
 
 enum Life {
@@ -150,6 +153,7 @@ struct Decided {
 impl OrderActor {
     /// `failed_before`: its last actor ended in quarantine.
     pub(super) fn new(id: OrderId, context: Rc<ShardContext>, child: Handle, failed_before: bool) -> Self {
+        let sole_writer = context.loader.store.sole_writer();
         Self {
             id,
             context,
@@ -163,6 +167,7 @@ impl OrderActor {
             snapshot: Version::NONE,
             saving: false,
             distrusts_snapshots: failed_before,
+            others_write: failed_before || !sole_writer,
         }
     }
 
@@ -252,7 +257,7 @@ impl OrderActor {
             Ok(Some(commit)) => self.write(Arc::new(commit), draft, decided, ctx),
             // That the order is new was a guess, which no write has proved.
             Ok(None) if assumed_new => self.decide_again(decided),
-            Ok(None) if self.context.loader.store.sole_writer() => self.answer(decided),
+            Ok(None) if !self.others_write => self.answer(decided),
             Ok(None) => self.look(decided, ctx),
             Err(error) => {
                 tracing::error!(order.id = %self.id, %error, "a commit cannot be encoded");
@@ -338,6 +343,8 @@ impl OrderActor {
         match said {
             Said::Written => {
                 self.may_be_new = false;
+                // Nothing that was open before can still come to be stored: its key is taken.
+                self.others_write = !self.context.loader.store.sole_writer();
                 match (&mut self.life, writing.draft.take()) {
                     (Life::Read(stream), Some(draft)) => stream.adopt(draft, &writing.commit),
                     (Life::Read(_) | Life::Reading | Life::Unread, _) => self.life = Life::Unread,

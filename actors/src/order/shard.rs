@@ -38,8 +38,11 @@ pub(super) struct ShardContext {
     pub(super) useless: RefCell<Vec<OrderId>>,
 }
 
-/// How often commands panicked: bounded, the longest unseen are forgotten.
-pub(super) struct Panics(LruCache<(OrderId, Fingerprint), u32>);
+/// How often commands panicked, order by order: bounded, the longest unseen orders are forgotten.
+pub(super) struct Panics(LruCache<OrderId, Vec<(Fingerprint, u32)>>);
+
+/// Commands that are remembered of an order.
+const PANICS_OF_AN_ORDER_MAX: usize = 16;
 
 impl Panics {
     pub(super) fn new() -> Self {
@@ -49,14 +52,23 @@ impl Panics {
 
     /// One more; how often it is now.
     pub(super) fn count(&mut self, order: OrderId, command: Fingerprint) -> u32 {
-        let count = self.0.get_or_insert_mut((order, command), || 0);
-        *count = count.saturating_add(1);
-        *count
+        let panicked = self.0.get_or_insert_mut(order, Vec::new);
+        if let Some((_, times)) = panicked.iter_mut().find(|(known, _)| *known == command) {
+            *times = times.saturating_add(1);
+            return *times;
+        }
+        if panicked.len() == PANICS_OF_AN_ORDER_MAX {
+            panicked.remove(0);
+        }
+        panicked.push((command, 1));
+        1
     }
 
     /// How often that command panicked before. The fingerprint is made only when there is something to compare.
     pub(super) fn times(&mut self, order: OrderId, command: impl FnOnce() -> Fingerprint) -> u32 {
-        if self.0.is_empty() { 0 } else { self.0.get(&(order, command())).copied().unwrap_or(0) }
+        let Some(panicked) = self.0.get(&order) else { return 0 };
+        let command = command();
+        panicked.iter().find(|(known, _)| *known == command).map_or(0, |(_, times)| *times)
     }
 }
 

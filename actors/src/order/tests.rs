@@ -601,3 +601,25 @@ fn snapshots_do_not_pile_up_behind_one_that_is_never_saved() {
         assert!(bench.store.snapshots.lock().unwrap().contains_key(&id), "the next actor tries again");
     });
 }
+
+#[test]
+fn what_a_quarantined_actor_left_with_the_journal_is_seen_when_it_lands() {
+    run(async {
+        let bench = bench().await;
+        bench.store.sole_writer.store(true, Ordering::SeqCst);
+        let id = bench.place().await;
+        let first = bench.store.stored(id).remove(0);
+        bench.let_go().await;
+        bench.store.poison(id);
+        for _ in 0..10 {
+            bench.orders.get(id, At::Now).await.unwrap_err();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        bench.store.heal(first);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(bench.orders.get(id, At::Now).await.unwrap().version, Version(1));
+        bench.store.land(id);
+        assert_eq!(bench.orders.get(id, At::Now).await.unwrap().version, Version(2), "never a stale answer");
+        assert_eq!(bench.tell(id, add_item()).await.unwrap().order.version, Version(3));
+    });
+}

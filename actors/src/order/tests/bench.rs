@@ -39,6 +39,8 @@ pub(super) struct Store {
     commits: Mutex<BTreeMap<CommitKey, Arc<Commit>>>,
     pub(super) snapshots: Mutex<BTreeMap<OrderId, Snapshot>>,
     pub(super) groups: AtomicUsize,
+    /// Whether nobody else writes, as far as it says.
+    pub(super) sole_writer: AtomicBool,
     /// What the next groups are answered instead; what is unknown because the store is away is written all the same.
     script: Mutex<VecDeque<Script>>,
     held: watch::Sender<bool>,
@@ -62,6 +64,7 @@ impl Store {
             commits: Mutex::default(),
             snapshots: Mutex::default(),
             groups: AtomicUsize::new(0),
+            sole_writer: AtomicBool::new(false),
             script: Mutex::default(),
             held: watch::Sender::new(false),
             page_max: AtomicUsize::new(usize::MAX),
@@ -105,6 +108,18 @@ impl Store {
         let key = StreamEnd::nothing(order).next_key();
         let damaged = stored(&StreamEnd::nothing(order), "order.created", 2, r#"{"personal":7}"#);
         commits.insert(key, damaged);
+    }
+
+    /// The order has its first commit again, as it was written.
+    pub(super) fn heal(&self, first: Arc<Commit>) {
+        self.commits.lock().unwrap().insert(first.key(), first);
+    }
+
+    /// A commit lands that continues the order and that nobody waited for.
+    pub(super) fn land(&self, order: OrderId) {
+        let end = self.stored(order).last().expect("an order").stored_end();
+        let line = r#"{"sku":"A-1","quantity":1,"unit_price":100}"#;
+        self.commits.lock().unwrap().insert(end.next_key(), stored(&end, "order.item_added", 1, line));
     }
 
     /// The order gets an event that this docket does not know.
@@ -184,7 +199,7 @@ impl EventStore for Store {
     }
 
     fn sole_writer(&self) -> bool {
-        false
+        self.sole_writer.load(Ordering::SeqCst)
     }
 }
 
