@@ -14,6 +14,7 @@ pub mod import;
 mod load;
 mod shard;
 pub mod stream;
+mod work;
 
 use std::fmt;
 use std::str::FromStr;

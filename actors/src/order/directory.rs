@@ -10,13 +10,13 @@ use actix::{Addr, Context, Recipient};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::actor::{CommandWork, ReadWork, Work};
 use super::admission::{self, Admission, Answered, Place, RETRY_AFTER, not_done, not_read};
 use super::error::{At, NotDone, Refusal};
 use super::load::Loader;
 pub use super::shard::Shard;
 use super::shard::{Panics, ShardContext};
 use super::stream::{self, Rules, Unreadable};
+use super::work::{CommandWork, ReadWork, Work};
 use super::{Command, CommandError, Order, OrderId, ReadError, Version};
 use crate::clock::Clock;
 use crate::commit::{Fingerprint, Key, KeyHash, Origin};

@@ -13,12 +13,13 @@ use lru::LruCache;
 use tokio::time::Instant;
 
 use super::OrderId;
-use super::actor::{OrderActor, Retire, Work};
+use super::actor::{OrderActor, Retire};
 use super::admission::{Admission, RETRY_AFTER};
 use super::directory::Limits;
 use super::error::NotDone;
 use super::load::Loader;
 use super::stream::Rules;
+use super::work::Work;
 use crate::clock::Clock;
 use crate::commit::Fingerprint;
 use crate::journal::actor::{Append, MAILBOX_MAX};
