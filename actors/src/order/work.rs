@@ -61,6 +61,20 @@ impl Work {
         }
     }
 
+    /// The answer to what stands behind a commit whose outcome is unknown.
+    pub(super) fn refuse_behind(self, commit: &Commit) {
+        let key = match &self {
+            Self::Command(work) => work.key,
+            Self::Read(_) => None,
+        };
+        let same_key = key.is_some_and(|key| commit.has_key(key.hash));
+        match self {
+            Self::Command(work) if same_key => work.reply.send(Err(CommandError::KeyInProgress)),
+            Self::Command(work) => work.reply.send(Err(not_done(NotDone::NotDone))),
+            Self::Read(work) => work.reply.send(Err(not_read(NotDone::NotDone))),
+        }
+    }
+
     pub(super) fn is_creation(&self) -> bool {
         match self {
             Self::Command(work) => matches!(work.request.command, Command::Create(_) | Command::Import(_)),
@@ -85,15 +99,6 @@ impl Work {
     }
 }
 
-/// Work with what it came to, once the commit that it rests on is stored.
-#[derive(Debug)]
-pub(super) struct Decided {
-    pub(super) work: Work,
-    pub(super) verdict: Option<Verdict>,
-    /// For a read: the order as it found it.
-    pub(super) order: Option<Arc<Order>>,
-}
-
 impl CommandWork {
     pub(super) fn question(&self) -> Question<'_> {
         Question {
@@ -113,20 +118,13 @@ impl CommandWork {
     }
 }
 
-impl Work {
-    /// The answer to what stands behind a commit whose outcome is unknown.
-    pub(super) fn refuse_behind(self, commit: &Commit) {
-        let key = match &self {
-            Self::Command(work) => work.key,
-            Self::Read(_) => None,
-        };
-        let same_key = key.is_some_and(|key| commit.has_key(key.hash));
-        match self {
-            Self::Command(work) if same_key => work.reply.send(Err(CommandError::KeyInProgress)),
-            Self::Command(work) => work.reply.send(Err(not_done(NotDone::NotDone))),
-            Self::Read(work) => work.reply.send(Err(not_read(NotDone::NotDone))),
-        }
-    }
+/// Work with what it came to, once the commit that it rests on is stored.
+#[derive(Debug)]
+pub(super) struct Decided {
+    pub(super) work: Work,
+    pub(super) verdict: Option<Verdict>,
+    /// For a read: the order as it found it.
+    pub(super) order: Option<Arc<Order>>,
 }
 
 impl Decided {
