@@ -54,19 +54,30 @@ impl Effects {
         }
     }
 
-    /// The order has effects to perform.
+    /// The order has effects to perform. While there are orders in the store only, it joins them: else those that come
+    /// would take every place that becomes free, and those in the store would wait for as long as others come.
     pub(super) fn add(&mut self, order: OrderId) {
-        if self.lanes.contains_key(&order) {
-            if self.loading.contains(&order) {
-                self.added_meanwhile.insert(order);
-            }
+        if self.is_known(order) {
             return;
         }
-        if self.lanes.len() >= self.orders_max {
+        if self.unlisted.some || self.room() == 0 {
             self.unlisted.more |= self.unlisted.some;
             self.unlisted.some = true;
             return;
         }
+        self.take_in(order);
+    }
+
+    /// Whether the order is here already; then what it got besides will be seen.
+    fn is_known(&mut self, order: OrderId) -> bool {
+        let known = self.lanes.contains_key(&order);
+        if known && self.loading.contains(&order) {
+            self.added_meanwhile.insert(order);
+        }
+        known
+    }
+
+    fn take_in(&mut self, order: OrderId) {
         self.lanes.insert(order, VecDeque::new());
         self.to_load.push_back(order);
     }
@@ -74,11 +85,14 @@ impl Effects {
     /// The order's lane for performing is due. False: there is no room for it, and it must be asked for again, as the
     /// store does not list lanes that are held.
     pub(super) fn add_due(&mut self, order: OrderId) -> bool {
-        let taken = self.lanes.contains_key(&order) || self.room() > 0;
-        if taken {
-            self.add(order);
+        if self.is_known(order) {
+            return true;
         }
-        taken
+        let room = self.room() > 0;
+        if room {
+            self.take_in(order);
+        }
+        room
     }
 
     /// How many further orders can be taken.
@@ -104,7 +118,9 @@ impl Effects {
             self.unlisted = Unlisted { some: more, ..Unlisted::default() };
         }
         for &order in orders {
-            self.add(order);
+            if !self.is_known(order) {
+                self.take_in(order);
+            }
         }
     }
 
@@ -181,5 +197,45 @@ impl Effects {
     /// Forgets what is loaded of an order.
     pub(super) fn drop_order(&mut self, order: OrderId) {
         self.lanes.remove(&order);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Each order has one effect; as fast as they are performed, others come.
+    #[test]
+    fn while_more_comes_than_can_be_performed_what_is_in_the_store_only_gets_its_turn() {
+        let mut effects = Effects::new(8, 2);
+        let mut waiting = BTreeSet::new();
+        let come = |effects: &mut Effects, waiting: &mut BTreeSet<OrderId>| {
+            let order = OrderId::generate();
+            waiting.insert(order);
+            effects.add(order);
+            order
+        };
+        let first: Vec<_> = (0..20).map(|_| come(&mut effects, &mut waiting)).collect();
+        for _ in 0..200 {
+            if let Some((after, limit)) = effects.ask() {
+                let behind = waiting.iter().filter(|order| after.is_none_or(|after| **order > after));
+                let listed: Vec<_> = behind.take(limit).copied().collect();
+                effects.listed(&listed, limit);
+            }
+            for order in effects.load().unwrap_or_default() {
+                assert!(effects.lanes.contains_key(&order));
+                effects.loading.retain(|other| *other != order);
+                effects.to_perform.push_back(order);
+            }
+            if let Some(order) = effects.to_perform.pop_front() {
+                come(&mut effects, &mut waiting);
+                waiting.remove(&order);
+                effects.drop_order(order);
+            }
+        }
+        let forgotten = first.iter().filter(|order| waiting.contains(order)).count();
+        assert_eq!(forgotten, 0, "later ones overtook them 180 times");
     }
 }
