@@ -391,7 +391,10 @@ impl Engine {
             resting: self.is_resting(),
             ..Cycle::default()
         };
-        self.cycle.items = self.take_items(self.settings.batch_events_max.saturating_sub(self.cycle.events()).max(1));
+        // Lanes take half of a batch, and the last of them may go beyond it: not at the cost of what comes.
+        let share = (self.settings.batch_events_max / 2).max(1);
+        self.cycle.items =
+            self.take_items(self.settings.batch_events_max.saturating_sub(self.cycle.events()).max(share));
         self.load_rows(now, actions);
     }
 
@@ -634,7 +637,13 @@ impl Engine {
         }
         self.forget_changed_outcomes(&rows);
         for row in rows.into_values() {
-            self.rows.put(row.clone());
+            self.row_written(&row);
+            // The transaction may have been stored before somebody else wrote the row, with effects that nobody here
+            // knows of.
+            if row.effects_waiting > 0 && row.performing.is_ready() {
+                self.effects.add(row.order);
+            }
+            self.will_be_due(&row, now);
             self.cycle.rows.insert(row.order, row);
         }
         if self.fences_in_a_row > 1 {
@@ -789,14 +798,20 @@ impl Engine {
 
     fn ask_for_lanes(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         let at_once = if self.dependency.is_shut() { 1 } else { self.settings.lanes_at_once_max };
-        if self.may_try_lanes(now) && self.lanes_busy.len() < at_once && self.due_applying.ask(now) {
+        if self.may_try_lanes(now)
+            && self.lanes_busy.len() < at_once
+            && let Some(until) = self.due_applying.ask(now)
+        {
             let limit = at_once + self.lanes_busy.len();
-            actions.push(Action::LoadDue { work: Work::Applying, until: now, limit });
+            actions.push(Action::LoadDue { work: Work::Applying, until, limit });
         }
-        if self.may_perform(now) && self.effects.room() > 0 && self.due_performing.ask(now) {
+        if self.may_perform(now)
+            && self.effects.room() > 0
+            && let Some(until) = self.due_performing.ask(now)
+        {
             // Those that are at work are due as well: the limit leaves room for the others.
             let limit = self.settings.effects_loaded_max;
-            actions.push(Action::LoadDue { work: Work::Performing, until: now, limit });
+            actions.push(Action::LoadDue { work: Work::Performing, until, limit });
         }
     }
 
@@ -819,14 +834,15 @@ impl Engine {
             Work::Applying => &mut self.due_applying,
             Work::Performing => &mut self.due_performing,
         };
+        let wait_max = self.settings.backoff.max.max(self.settings.backoff.first);
         let rows = match answer {
             Ok((rows, next)) => {
-                due.answered(next);
+                due.answered(next, now, wait_max);
                 self.store_answers();
                 rows
             }
             Err(error) => {
-                due.answered(Some(now));
+                due.answered(Some(now), now, wait_max);
                 return self.store_away(&error, now);
             }
         };

@@ -221,11 +221,14 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
         None
     }
 
-    /// The lane is ready when nothing was behind what was read, and nothing else was seen.
+    /// The lane is ready when nothing was behind what was read, and nothing else was seen. While each read brings it on
+    /// the next follows at once: history may give less than it has, and more may have been seen since it was read.
     fn lane_end(&mut self, lane: &LaneRead) {
         let now = self.rules.now;
+        let before = self.cycle.rows.get(&lane.order).map_or(Version::NONE, |row| row.applied);
         let row = self.row(lane.order);
-        if !lane.complete {
+        let brought_on = row.applied > before;
+        if brought_on && !(lane.complete && row.applied == row.seen) {
             hold_for_gap(row, now);
         } else if row.applied == row.seen {
             row.applying = Lane::Ready;

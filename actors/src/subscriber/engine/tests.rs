@@ -49,6 +49,8 @@ struct World {
     failing_effects: HashMap<EventKey, (u32, Failure)>,
     performed: Vec<(OrderId, Version)>,
     now: Timestamp,
+    /// Commits of an order that history gives at once, however many are asked for.
+    history_page_max: usize,
 }
 
 type EventKey = (OrderId, Version);
@@ -62,6 +64,7 @@ impl World {
             failing_effects: HashMap::new(),
             performed: Vec::new(),
             now: at(0),
+            history_page_max: usize::MAX,
         }
     }
 
@@ -101,7 +104,7 @@ impl World {
                 let commits = self.log.iter().filter(|commit| commit.order() == order && commit.last() >= from);
                 let mut commits: Vec<_> = commits.cloned().collect();
                 commits.sort_by_key(|commit| commit.first());
-                commits.truncate(limit);
+                commits.truncate(limit.min(self.history_page_max));
                 Input::History(order, Ok(commits))
             }
             Action::LoadWaiting { after, limit } => Input::Waiting(Ok(self.inbox.waiting_now(after, limit)), limit),
@@ -435,6 +438,85 @@ fn a_position_is_stored_only_with_everything_before_it() {
         }
     }
     assert_eq!(applied, 9);
+}
+
+#[test]
+fn a_history_that_comes_in_small_pages_fills_a_gap_at_once_and_fails_nothing() {
+    let mut world = World::new();
+    world.history_page_max = 1;
+    let mut engine = world.begun();
+    let a = order(&[1, 1, 1, 1, 1]);
+    world.deliver(&mut engine, &a[..1]);
+    world.log.extend_from_slice(&a[1..4]);
+    assert_eq!(world.deliver(&mut engine, &a[4..]), None, "nothing is waited for");
+    world.check();
+    assert_eq!(engine.status("test").retries, 0);
+}
+
+#[test]
+fn a_lane_whose_time_a_wrong_clock_set_far_ahead_does_not_wait_for_it() {
+    let mut world = World::new();
+    let (a, b) = (order(&[1]), order(&[2]));
+    world.failing.insert((a[0].order(), Version(1)), (1, Failure::transient("no")));
+    world.failing_effects.insert((b[0].order(), Version(2)), (1, Failure::transient("busy")));
+    let mut engine = world.begun();
+    // In this life the clock is a year ahead.
+    world.now = at(365 * 24 * 3_600_000);
+    let both: Vec<_> = [&a[..], &b[..]].concat();
+    world.deliver(&mut engine, &both).expect("other attempts");
+    world.now = at(0);
+    let mut engine = world.engine();
+    world.settle_all(&mut engine, Input::Tick);
+    world.check();
+    assert!(world.now <= at(60_000), "it waited until {:?}", world.now);
+}
+
+#[test]
+fn effects_recorded_by_a_transaction_that_was_not_recognised_are_performed_in_this_life() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let a = order(&[2]);
+    world.log.push(a[0].clone());
+    world.inbox.fail([Fault::UnknownWritten]);
+    let mut actions: VecDeque<_> = engine.step(Input::Delivered(a.clone(), position(1, None)), world.now).into();
+    while let Some(action) = actions.pop_front() {
+        let commits = matches!(action, Action::Commit(_));
+        let Some(input) = world.answer(action) else { continue };
+        if commits {
+            world.inbox.touch(a[0].order());
+        }
+        actions.extend(engine.step(input, world.now));
+    }
+    world.now = at(10_000);
+    world.settle_all(&mut engine, Input::Tick);
+    world.check();
+    let status = engine.status("test");
+    assert_eq!((status.behind, status.effects_waiting), (0, 0));
+}
+
+#[test]
+fn long_lanes_leave_live_events_their_share_of_a_batch() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let long = order(&[40]);
+    world.failing.insert((long[0].order(), Version(1)), (u32::MAX, Failure::transient("no")));
+    world.now = world.deliver(&mut engine, &long).expect("another attempt");
+    let live: Vec<_> = (0..30).map(|_| order(&[1]).remove(0)).collect();
+    let mut actions = VecDeque::from(engine.step(Input::Tick, world.now));
+    // The lane is read; live events come while it waits for its turn.
+    actions.extend(engine.step(Input::Delivered(live, position(2, None)), world.now));
+    let mut beside_the_lane = Vec::new();
+    while let Some(action) = actions.pop_front() {
+        if let Action::Handle(events) = &action
+            && events.iter().any(|event| event.order == long[0].order())
+        {
+            beside_the_lane.push(events.iter().filter(|event| event.order != long[0].order()).count());
+        }
+        if let Some(input) = world.answer(action) {
+            actions.extend(engine.step(input, world.now));
+        }
+    }
+    assert!(beside_the_lane.iter().all(|live| *live >= 3) && !beside_the_lane.is_empty(), "{beside_the_lane:?}");
 }
 
 /// One life after another over the same inbox: everything is delivered in any order, twice, or not at all; handlers,

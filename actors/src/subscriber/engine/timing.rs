@@ -54,13 +54,15 @@ impl Gate {
 #[derive(Debug)]
 pub(super) struct Due {
     next: Option<Timestamp>,
+    /// A lane is held until then, which is longer than anything is ever to wait: the clock was wrong. It is due now.
+    too_far: Option<Timestamp>,
     asked: bool,
 }
 
 impl Due {
     /// Asks at once: nobody knows yet what is in the store.
     pub(super) fn at_once() -> Self {
-        Self { next: Some(Timestamp::from_millis(i64::MIN)), asked: false }
+        Self { next: Some(Timestamp::from_millis(i64::MIN)), too_far: None, asked: false }
     }
 
     /// A lane is to be tried again at that time.
@@ -68,21 +70,27 @@ impl Due {
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
 
-    /// Whether to ask now; then the answer is awaited.
-    pub(super) fn ask(&mut self, now: Timestamp) -> bool {
-        let ask = !self.asked && self.next.is_some_and(|next| next <= now);
-        if ask {
-            self.asked = true;
-            self.next = None;
+    /// Up to which time to ask now, if it is time; then the answer is awaited.
+    pub(super) fn ask(&mut self, now: Timestamp) -> Option<Timestamp> {
+        if self.asked || self.next.is_none_or(|next| next > now) {
+            return None;
         }
-        ask
+        self.asked = true;
+        self.next = None;
+        Some(self.too_far.take().map_or(now, |too_far| too_far.max(now)))
     }
 
-    /// The answer is there; `next` is when the first lane is to be tried that was not in it.
-    pub(super) fn answered(&mut self, next: Option<Timestamp>) {
+    /// The answer is there; `next` is when the first lane is to be tried that was not in it, and `wait_max` the longest
+    /// that any waits.
+    pub(super) fn answered(&mut self, next: Option<Timestamp>, now: Timestamp, wait_max: Duration) {
         self.asked = false;
-        if let Some(next) = next {
-            self.add(next);
+        match next {
+            Some(next) if next > now.after(wait_max) => {
+                self.too_far = Some(next);
+                self.add(now);
+            }
+            Some(next) => self.add(next),
+            None => {}
         }
     }
 
