@@ -73,13 +73,23 @@ struct Feed {
     follow: Option<Box<dyn Follow>>,
     position: Option<Position>,
     scan: Option<Scan>,
+    /// How many scans were begun.
+    scans: u32,
     trouble: Option<String>,
 }
 
-#[derive(Default)]
 struct Scan {
+    /// Which one: what an earlier one still brings says nothing about how far this one is.
+    number: u32,
     after: Option<CommitKey>,
     under_way: bool,
+}
+
+impl Feed {
+    fn begin_scan(&mut self, after: Option<CommitKey>) {
+        self.scans += 1;
+        self.scan = Some(Scan { number: self.scans, after, under_way: false });
+    }
 }
 
 /// The subscriber as a child of a supervisor, isolated: when it keeps failing it alone is quarantined. Also its handle,
@@ -227,10 +237,9 @@ impl SubscriberActor {
         self.begun_at = (Instant::now(), self.ports.clock.now());
         self.handling.generation = begun.generation;
         let progress = begun.progress.clone();
-        self.feed.scan = progress
-            .as_ref()
-            .and_then(|progress| progress.catching_up)
-            .map(|catching_up| Scan { after: catching_up.after, under_way: false });
+        if let Some(catching_up) = progress.as_ref().and_then(|progress| progress.catching_up) {
+            self.feed.begin_scan(catching_up.after);
+        }
         self.feed.position = progress.map(|progress| progress.position);
         let seed = begun.term.0 ^ self.begun_at.1.as_millis().unsigned_abs();
         self.engine = Some(Engine::new((*self.handling.settings).clone(), begun, seed));
@@ -363,7 +372,7 @@ impl SubscriberActor {
         self.feed.position = Some(position.clone());
         self.feed.follow = Some(follow);
         if anew {
-            self.feed.scan = Some(Scan::default());
+            self.feed.begin_scan(None);
             self.take(Input::Opened(position), ctx);
         } else {
             self.take(Input::Tick, ctx);
@@ -394,8 +403,8 @@ impl SubscriberActor {
         }
         if let Some(scan) = self.feed.scan.as_mut().filter(|scan| !scan.under_way) {
             scan.under_way = true;
-            let after = scan.after;
-            self.scan(after, Duration::ZERO, ctx);
+            let (number, after) = (scan.number, scan.after);
+            self.scan(number, after, Duration::ZERO, ctx);
         }
     }
 
@@ -416,20 +425,25 @@ impl SubscriberActor {
         }
     }
 
-    fn scan(&mut self, after: Option<CommitKey>, wait: Duration, ctx: &mut Context<Self>) {
+    fn scan(&mut self, number: u32, after: Option<CommitKey>, wait: Duration, ctx: &mut Context<Self>) {
         let log = self.ports.log.clone();
         self.spawn(
             async move {
                 tokio::time::sleep(wait).await;
                 log.scan(after, COMMITS_AT_ONCE).await
             },
-            move |act, commits, ctx| act.scanned(after, commits, ctx),
+            move |act, commits, ctx| {
+                if act.feed.scan.as_ref().is_some_and(|scan| scan.number == number) {
+                    act.scanned(number, after, commits, ctx);
+                }
+            },
             ctx,
         );
     }
 
     fn scanned(
         &mut self,
+        number: u32,
         after: Option<CommitKey>,
         commits: Result<Vec<Arc<Commit>>, StoreError>,
         ctx: &mut Context<Self>,
@@ -437,7 +451,7 @@ impl SubscriberActor {
         match commits {
             Ok(commits) => match commits.last().map(|commit| commit.key()) {
                 Some(last) => {
-                    self.feed.scan = Some(Scan { after: Some(last), under_way: false });
+                    self.feed.scan = Some(Scan { number, after: Some(last), under_way: false });
                     self.take(Input::Scanned(commits), ctx);
                 }
                 None => {
@@ -448,7 +462,7 @@ impl SubscriberActor {
             Err(error) => {
                 tracing::warn!(subscriber = self.name, %error, "the log cannot be scanned, and is tried again");
                 let wait = self.backoff();
-                self.scan(after, wait, ctx);
+                self.scan(number, after, wait, ctx);
             }
         }
     }
