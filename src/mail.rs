@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use actors::clock::Timestamp;
@@ -20,8 +22,22 @@ use crate::sqlite::DataDirectory;
 /// again, it takes its own place.
 #[derive(Debug)]
 pub struct MailFolder {
-    path: PathBuf,
+    folder: Arc<Folder>,
     from: Mailbox,
+}
+
+/// How the name of a file ends that is being written. One that a crash left is removed at the next start.
+const UNFINISHED: &str = ".unfinished";
+
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    /// Files that were begun: an attempt that was given up may still be writing when the next one writes the same mail.
+    begun: AtomicU64,
+    /// Files that have their name.
+    named: AtomicU64,
+    /// How many of those names are on disk.
+    synced: Mutex<u64>,
 }
 
 /// Why mails cannot be written.
@@ -56,9 +72,64 @@ impl MailFolder {
             reason: error.to_string(),
         })?;
         let path = directory.file("mail");
-        fs::create_dir_all(&path).map_err(|source| MailFolderError::Folder { path: path.clone(), source })?;
-        Ok(Self { path, from: mailbox })
+        let folder = Folder { path, begun: AtomicU64::new(0), named: AtomicU64::new(0), synced: Mutex::new(0) };
+        let opened = folder.make().and_then(|()| folder.tidy_up());
+        opened.map_err(|source| MailFolderError::Folder { path: folder.path.clone(), source })?;
+        Ok(Self { folder: Arc::new(folder), from: mailbox })
     }
+}
+
+impl Folder {
+    /// Makes the folder when it is absent, so that it is there after a crash.
+    fn make(&self) -> io::Result<()> {
+        if self.path.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.path)?;
+        self.path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    }
+
+    fn tidy_up(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            if name.to_string_lossy().starts_with('.') && name.to_string_lossy().ends_with(UNFINISHED) {
+                fs::remove_file(self.path.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        // Somebody may have tidied up.
+        self.make()?;
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        let unfinished = self.path.join(format!(".{name}.{number}{UNFINISHED}"));
+        let written = write_durably(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, self.path.join(name)));
+        if let Err(error) = written {
+            // It takes room that may be what is missing.
+            let _ = fs::remove_file(&unfinished);
+            return Err(error);
+        }
+        self.sync_name()
+    }
+
+    /// A name is on disk only with its folder. Those who name files at the same time have it synced once for all.
+    fn sync_name(&self) -> io::Result<()> {
+        let mine = self.named.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        if *synced < mine {
+            let named = self.named.load(Ordering::SeqCst);
+            File::open(&self.path)?.sync_all()?;
+            *synced = named;
+        }
+        Ok(())
+    }
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 #[async_trait]
@@ -66,11 +137,11 @@ impl Mailer for MailFolder {
     async fn send(&self, mail: &Mail) -> Result<Sent, MailError> {
         let message_id = format!("<{}@{}>", mail.message_id, self.from.email.domain());
         let message = message(&self.from, &message_id, mail)?;
-        let (folder, name) = (self.path.clone(), file_name(mail));
-        let written = tokio::task::spawn_blocking(move || write(&folder, &name, &message.formatted())).await;
+        let (folder, name) = (self.folder.clone(), file_name(mail));
+        let written = tokio::task::spawn_blocking(move || folder.write(&name, &message.formatted())).await;
         let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
         // A full disk, a folder that is gone: no other mail would fare better.
-        written.map_err(|error| MailError::DependencyDown(format!("{}: {error}", self.path.display())))?;
+        written.map_err(|error| MailError::DependencyDown(format!("{}: {error}", self.folder.path.display())))?;
         Ok(Sent { message_id })
     }
 }
@@ -102,18 +173,6 @@ pub(crate) fn message(from: &Mailbox, message_id: &str, mail: &Mail) -> Result<M
 fn file_name(mail: &Mail) -> String {
     let id = mail.message_id.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '.', "_");
     format!("{}-{id}.eml", mail.date.to_string().replace(':', "-"))
-}
-
-fn write(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    // Somebody may have tidied up.
-    fs::create_dir_all(folder)?;
-    let unfinished = folder.join(format!(".{name}.unfinished"));
-    let mut file = File::create(&unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, folder.join(name))?;
-    // The name is on disk only with its folder.
-    File::open(folder)?.sync_all()
 }
 
 fn system_time(moment: Timestamp) -> SystemTime {
@@ -184,7 +243,7 @@ mod tests {
     }
 
     fn files(folder: &MailFolder) -> Vec<PathBuf> {
-        fs::read_dir(&folder.path).unwrap().map(|entry| entry.unwrap().path()).collect()
+        fs::read_dir(&folder.folder.path).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 
     #[tokio::test]
@@ -216,6 +275,45 @@ mod tests {
         assert!(!text.lines().any(|line| line.to_ascii_lowercase().starts_with("bcc")), "{text}");
         let no_address = Mail { to: "nobody\r\nBcc: all@example.com".to_owned(), ..mail() };
         assert!(matches!(folder.send(&no_address).await, Err(MailError::Undeliverable(_))));
+    }
+
+    #[test]
+    fn a_mail_that_two_attempts_write_at_once_is_whole_at_any_time() {
+        let (_directory, folder) = folder();
+        let bytes = vec![b'x'; 1 << 20];
+        std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..25).try_for_each(|_| folder.folder.write("a.eml", &bytes))))
+                .collect();
+            while !writers.iter().all(|writer| writer.is_finished()) {
+                if let Ok(read) = fs::read(folder.folder.path.join("a.eml")) {
+                    assert_eq!(read.len(), bytes.len(), "half a mail");
+                }
+            }
+            for writer in writers {
+                writer.join().unwrap().unwrap();
+            }
+        });
+        assert_eq!(files(&folder).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_unfinished_is_gone_after_the_next_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDirectory::lock(directory.path()).unwrap();
+        let folder = MailFolder::open(&data, "orders@shop.example").unwrap();
+        folder.send(&mail()).await.unwrap();
+        fs::write(folder.folder.path.join(".b.eml.7.unfinished"), "half").unwrap();
+        let folder = MailFolder::open(&data, "orders@shop.example").unwrap();
+        assert_eq!(files(&folder).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_somebody_removed_is_made_again() {
+        let (_directory, folder) = folder();
+        fs::remove_dir_all(&folder.folder.path).unwrap();
+        folder.send(&mail()).await.unwrap();
+        assert_eq!(files(&folder).len(), 1);
     }
 
     #[test]
