@@ -48,7 +48,7 @@ impl Drop for SmallDisk {
 #[tokio::test]
 async fn a_full_disk_stops_writes_alone_and_only_while_it_is_full() {
     let disk = SmallDisk::mount(16);
-    let folder = Folder::at(disk.path());
+    let folder = Folder::at(disk.path()).set("DOCKET__SUBSCRIBER__BACKOFF_MAX_MS", "2000");
     let docket = folder.start().await;
     let first = docket.place(&an_order("first")).expect(StatusCode::CREATED).await;
 
@@ -81,6 +81,12 @@ async fn a_full_disk_stops_writes_alone_and_only_while_it_is_full() {
     .await;
     assert_eq!(docket.events(&accepted[0].id()).await.len(), 2);
     accepted.push(docket.place(&an_order("last")).expect(StatusCode::CREATED).await);
+    // The subscriber had no room either, for its rows or for mails, and goes on by itself.
+    docket.settled(&folder).await;
+    let mails = std::fs::read_dir(folder.data("mail")).expect("the mails");
+    let mails: Vec<_> = mails.map(|mail| mail.expect("a mail")).collect();
+    assert_eq!(mails.len(), accepted.len() + 1, "one for each order, one for the payment: {mails:?}");
+    assert!(mails.iter().all(|mail| mail.metadata().expect("a file").len() > 0), "{mails:?}");
     assert_eq!(docket.stop().await, Some(0));
 
     for file in ["orders.db", "notification.db"] {

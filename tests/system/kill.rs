@@ -1,15 +1,16 @@
 //! `kill -9` in the middle of many writers. Whatever was acknowledged is there afterwards, whatever was not can be
-//! repeated with its key, nothing happened twice, and nothing is there that nobody asked for.
+//! repeated with its key, nothing happened twice, and nothing is there that nobody asked for. Every event has its mail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use actors::commit::Commit;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Docket, Folder, TOTAL, an_order, eventually, mails, rounds};
+use crate::harness::{Answer, Docket, Folder, TOTAL, an_order, mails, rounds};
 
 const WRITERS: usize = 64;
 
@@ -113,6 +114,44 @@ fn stored_orders(folder: &Folder) -> BTreeSet<String> {
     keys.query_map([], |row| row.get(0)).expect("keys").map(|key| key.expect("a key")).collect()
 }
 
+/// What happened to each order, in order: the types of its events.
+fn stored_events(folder: &Folder) -> BTreeMap<String, Vec<String>> {
+    let store = rusqlite::Connection::open(folder.data("orders.db")).expect("the store");
+    let mut commits = store.prepare("SELECT substr(key, 1, 36), body FROM commits ORDER BY key").expect("its commits");
+    let commits = commits.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
+    let mut events: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (order, body) in commits.expect("commits").map(|commit| commit.expect("a commit")) {
+        let commit = Commit::decode(&body).expect("a commit");
+        events.entry(order).or_default().extend(commit.envelopes().map(|event| event.event_type.clone()));
+    }
+    events
+}
+
+/// The subscriber has recorded one mail for each event, in order, and each is one file. Each kind of event that these
+/// writers cause has a mail.
+fn assert_mailed(folder: &Folder) {
+    let inbox = rusqlite::Connection::open(folder.data("notification.db")).expect("the inbox");
+    let mut effects = inbox
+        .prepare("SELECT hex(order_id), version, position, outcome FROM effects ORDER BY order_id, version, position")
+        .expect("its effects");
+    let effects = effects.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
+    let mut recorded: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for effect in effects.expect("effects") {
+        let (order, version, position, outcome): (String, i64, i64, Option<String>) = effect.expect("an effect");
+        assert_eq!((position, outcome.as_deref()), (0, Some("performed")), "order {order}, version {version}");
+        recorded.entry(order.to_lowercase()).or_default().push(version);
+    }
+    let mut expected = 0;
+    let events = stored_events(folder);
+    assert_eq!(recorded.len(), events.len(), "orders with mails");
+    for (order, events) in &events {
+        let versions: Vec<i64> = (1..).take(events.len()).collect();
+        assert_eq!(recorded.get(&order.replace('-', "")), Some(&versions), "order {order}: {events:?}");
+        expected += events.len();
+    }
+    assert_eq!(mails(folder).len(), expected, "one file for each mail");
+}
+
 #[tokio::test]
 async fn kill_9_among_writers_loses_nothing_and_repeats_nothing() {
     let folder = Folder::new();
@@ -136,31 +175,8 @@ async fn kill_9_among_writers_loses_nothing_and_repeats_nothing() {
     }
 
     assert_once(&docket, &orders).await;
-    eventually("every created order has its mail", async || created_mails(&folder).len() == orders.len()).await;
+    docket.settled(&folder).await;
     assert_eq!(docket.stop().await, Some(0));
     assert_eq!(stored_orders(&folder), orders, "an order that nobody knows, or too few");
-    assert_eq!(created_mails(&folder), orders.iter().map(|order| (order.clone(), 1)).collect());
-    assert_eq!(mails(&folder).len(), recorded_mails(&folder), "a mail that nobody recorded, or one that is not there");
-}
-
-/// How many mails about its creation are recorded as sent, for each order, in the subscriber's own file.
-fn created_mails(folder: &Folder) -> BTreeMap<String, i64> {
-    let created =
-        "SELECT order_id, count(*) FROM effects WHERE version = 1 AND outcome = 'performed' GROUP BY order_id";
-    let store = subscriber_store(folder);
-    let mut counts = store.prepare(created).expect("its effects");
-    let order = |bytes: Vec<u8>| uuid::Uuid::from_slice(&bytes).expect("an order's id").to_string();
-    let counts = counts.query_map([], |row| Ok((order(row.get(0)?), row.get(1)?)));
-    counts.expect("counts").map(|count| count.expect("a count")).collect()
-}
-
-/// How many mails of any kind are recorded as sent.
-fn recorded_mails(folder: &Folder) -> usize {
-    let count = "SELECT count(*) FROM effects WHERE outcome = 'performed'";
-    let count: i64 = subscriber_store(folder).query_row(count, [], |row| row.get(0)).expect("its effects");
-    usize::try_from(count).expect("a count")
-}
-
-fn subscriber_store(folder: &Folder) -> rusqlite::Connection {
-    rusqlite::Connection::open(folder.data("notification.db")).expect("the subscriber's store")
+    assert_mailed(&folder);
 }
