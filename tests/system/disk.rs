@@ -74,6 +74,13 @@ async fn a_full_disk_stops_writes_alone_and_only_while_it_is_full() {
     assert_eq!(refused.problem(), "store-away");
     docket.get("/healthz").expect(StatusCode::OK).await;
 
+    // A start finds no room either.
+    docket.kill();
+    let docket = folder.start().await;
+    for answer in &accepted {
+        assert_eq!(docket.order(&answer.id()).await, answer.body);
+    }
+
     std::fs::remove_file(filler).expect("removed");
     eventually("writes go on", async || {
         docket.pay(&accepted[0].id(), TOTAL).key("pay").send().await.expect("an answer").status == StatusCode::OK

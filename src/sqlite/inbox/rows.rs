@@ -40,6 +40,16 @@ const NEXT_DUE: &str = "SELECT MIN(hold_next_attempt_at) FROM inbox INDEXED BY i
     WHERE generation = ?1 AND hold_state IS NOT NULL AND hold_next_attempt_at > ?2";
 const NEXT_DUE_PERFORMING: &str = "SELECT MIN(performing_next_attempt_at) FROM inbox INDEXED BY inbox_performing_held
     WHERE generation = ?1 AND performing_state IS NOT NULL AND performing_next_attempt_at > ?2";
+const SELECT_WAITING: &str = "SELECT DISTINCT order_id FROM effects INDEXED BY effects_waiting
+    WHERE outcome IS NULL AND order_id > ?1 AND NOT EXISTS (
+      SELECT 1 FROM inbox WHERE inbox.order_id = effects.order_id AND performing_state IS NOT NULL
+      AND generation = (SELECT generation FROM subscriber))
+    ORDER BY order_id LIMIT ?2";
+const SELECT_EFFECTS: &str = "SELECT order_id, version, position, event_id, last_of_event, recorded_at, origin, body,
+    outcome, outcome_detail, outcome_at FROM effects WHERE order_id = ?1 AND (?2 OR outcome IS NULL)
+    ORDER BY version, position LIMIT ?3";
+const SET_OUTCOME: &str = "UPDATE effects SET outcome = ?4, outcome_detail = ?5, outcome_at = ?6
+    WHERE order_id = ?1 AND event_id = ?2 AND position = ?3 AND outcome IS NULL";
 const INSERT: &str = concat!(
     "INSERT INTO inbox (generation, ",
     columns!(),
@@ -208,13 +218,7 @@ fn lane(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Lane> {
 }
 
 pub(super) fn waiting(connection: &Connection, after: Option<OrderId>, limit: usize) -> rusqlite::Result<Vec<OrderId>> {
-    let mut select = connection.prepare_cached(
-        "SELECT DISTINCT order_id FROM effects INDEXED BY effects_waiting
-         WHERE outcome IS NULL AND order_id > ?1 AND NOT EXISTS (
-           SELECT 1 FROM inbox WHERE inbox.order_id = effects.order_id AND performing_state IS NOT NULL
-           AND generation = (SELECT generation FROM subscriber))
-         ORDER BY order_id LIMIT ?2",
-    )?;
+    let mut select = connection.prepare_cached(SELECT_WAITING)?;
     // No order's id is shorter than this.
     let after = after.map(|order| blob(order.as_uuid()).to_vec()).unwrap_or_default();
     select.query_map(params![after, count(limit)], |row| order(row, 0))?.collect()
@@ -226,11 +230,7 @@ pub(super) fn effects(
     which: Which,
     limit: usize,
 ) -> rusqlite::Result<Vec<RecordedEffect>> {
-    let mut select = connection.prepare_cached(
-        "SELECT order_id, version, position, event_id, last_of_event, recorded_at, origin, body, outcome,
-         outcome_detail, outcome_at FROM effects WHERE order_id = ?1 AND (?2 OR outcome IS NULL)
-         ORDER BY version, position LIMIT ?3",
-    )?;
+    let mut select = connection.prepare_cached(SELECT_EFFECTS)?;
     let mut effects = Vec::new();
     for order in orders {
         let all = which == Which::All;
@@ -281,10 +281,7 @@ pub(super) fn write_effects(connection: &Connection, transaction: &Transaction) 
             &*effect.body,
         ])?;
     }
-    let mut update = connection.prepare_cached(
-        "UPDATE effects SET outcome = ?4, outcome_detail = ?5, outcome_at = ?6
-         WHERE order_id = ?1 AND event_id = ?2 AND position = ?3 AND outcome IS NULL",
-    )?;
+    let mut update = connection.prepare_cached(SET_OUTCOME)?;
     for outcome in &transaction.outcomes {
         update.execute(params![
             blob(outcome.order.as_uuid()),
@@ -323,4 +320,42 @@ pub(super) fn json(value: &impl Serialize) -> rusqlite::Result<String> {
 /// A column holds something that was not written into it.
 pub(super) fn unreadable(column: usize, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, why.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How SQLite goes about a statement.
+    fn plan(connection: &Connection, sql: &str) -> String {
+        let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("a statement");
+        let values = vec![1; explain.parameter_count()];
+        let steps = explain.query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3));
+        steps.expect("a plan").map(|step| step.expect("a step")).collect::<Vec<_>>().join("\n")
+    }
+
+    /// However many rows and effects there are, each statement goes to those it wants, and sorts nothing.
+    #[test]
+    fn every_statement_finds_its_rows_by_an_index() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let connection = Connection::open(folder.path().join("a.db")).expect("a file");
+        super::super::schema::prepare(&connection, "test").expect("tables");
+        for sql in [
+            SELECT_ONE,
+            SELECT_DUE,
+            SELECT_DUE_PERFORMING,
+            NEXT_DUE,
+            NEXT_DUE_PERFORMING,
+            SELECT_WAITING,
+            SELECT_EFFECTS,
+            UPDATE,
+            SET_OUTCOME,
+        ] {
+            let plan = plan(&connection, sql);
+            // One row says who the subscriber is.
+            let scans = plan.lines().filter(|step| step.contains("SCAN") && !step.contains("SCAN subscriber"));
+            assert_eq!(scans.count(), 0, "{sql}\n{plan}");
+            assert!(plan.contains("SEARCH") && !plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
+        }
+    }
 }
