@@ -9,6 +9,9 @@ use crate::order::OrderId;
 
 /// Effects of an order that are loaded at once.
 pub const LOADED_PER_ORDER: usize = 8;
+/// Orders that are loaded for each effect that may be performed at once. A load waits for the transaction under way:
+/// what it brings must last until the next one.
+const LOADED_PER_PLACE: usize = 16;
 
 /// The orders with effects to perform.
 #[derive(Debug)]
@@ -131,7 +134,7 @@ impl Effects {
 
     /// The orders to load now, if any.
     pub(super) fn load(&mut self) -> Option<Vec<OrderId>> {
-        let wanted = (2 * self.at_once_max).saturating_sub(self.to_perform.len());
+        let wanted = (LOADED_PER_PLACE * self.at_once_max).saturating_sub(self.to_perform.len());
         if !self.loading.is_empty() || self.to_load.is_empty() || wanted == 0 {
             return None;
         }
