@@ -24,9 +24,13 @@ impl Rows {
         self.young.get(&order).or_else(|| self.old.get(&order))
     }
 
-    /// Keeps a row in the place of an older one.
+    /// Keeps a row in the place of an older one. Not one that is held: it is wanted rarely, and its failures may be long.
     pub(super) fn put(&mut self, row: Row) {
         self.old.remove(&row.order);
+        if !(row.applying.is_ready() && row.performing.is_ready()) {
+            self.young.remove(&row.order);
+            return;
+        }
         self.young.insert(row.order, row);
         if self.young.len() >= self.half_max {
             self.old = std::mem::take(&mut self.young);
@@ -37,6 +41,7 @@ impl Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inbox::{Hold, HoldState, Lane};
 
     #[test]
     fn keeps_the_newest_and_never_more_than_it_may() {
@@ -48,5 +53,18 @@ mod tests {
             assert!(rows.get(order).is_some());
         }
         assert!(rows.get(orders[0]).is_none());
+    }
+
+    #[test]
+    fn keeps_no_failures_and_nothing_older_in_their_place() {
+        let mut rows = Rows::new(10);
+        let order = OrderId::generate();
+        let hold = Hold { state: HoldState::Retrying, attempts: 1, next_attempt_at: None, failure: None };
+        let held = || Lane::Held(Box::new(hold.clone()));
+        for row in [Row { applying: held(), ..Row::new(order) }, Row { performing: held(), ..Row::new(order) }] {
+            rows.put(Row::new(order));
+            rows.put(row);
+            assert!(rows.get(order).is_none());
+        }
     }
 }
