@@ -1,163 +1,28 @@
 //! Every restart and quarantine as data: live for followers, logged once, counted, the last thousand in memory and in
 //! a store. A store that fails or is slow costs entries in the store, counted and said, and nothing else.
 
+mod entry;
+mod store;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::{broadcast, mpsc};
 
-use super::panic::Panic;
-use crate::clock::Timestamp;
+pub use entry::{Cause, Decided, Entry, Message};
+pub use store::{LedgerInMemory, LedgerStore};
+
 use crate::event_store::StoreError;
 
 /// How many entries are kept, in memory and in the store.
 pub const ENTRIES_MAX: usize = 1_000;
 
-/// One failure and what followed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Greater than that of every earlier entry of this node, also of earlier runs.
-    pub seq: u64,
-    /// When it failed.
-    pub at: Timestamp,
-    /// On which node (process).
-    pub node: Arc<str>,
-    /// Who: `docket/orders/0/…`.
-    pub path: Arc<str>,
-    /// What it is: `order`, `journal`, `supervisor`.
-    pub kind: Arc<str>,
-    /// Why.
-    pub cause: Cause,
-    /// What it was doing, when it had said so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<Message>,
-    /// Which restart this is within the window; the first is 1. 0: it does not count (an operator's).
-    pub attempt: u32,
-    /// How many restarts are borne within the window.
-    pub attempts_max: u32,
-    /// The length of the window.
-    pub within_ms: u64,
-    /// What follows.
-    pub decision: Decided,
-    /// When it is tried again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_try_at: Option<Timestamp>,
-}
-
-/// Why a child failed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Cause {
-    /// Its code panicked.
-    Panic(Panic),
-    /// It said so itself.
-    Error {
-        /// In its words.
-        text: String,
-    },
-    /// It was handling one message for longer than allowed.
-    Stuck {
-        /// For how long.
-        after_ms: u64,
-    },
-    /// It stopped without being asked to.
-    Stop,
-    /// The arbiter it ran on has ended.
-    ArbiterGone,
-    /// It is a supervisor, and a child of it failed for good.
-    Escalated {
-        /// Which child, at the end of all supervisors.
-        path: Arc<str>,
-        /// Why that one failed.
-        cause: Box<Cause>,
-    },
-    /// An operator wanted it.
-    Operator,
-}
-
-impl Cause {
-    /// Its name, for counting.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Panic(_) => "panic",
-            Self::Error { .. } => "error",
-            Self::Stuck { .. } => "stuck",
-            Self::Stop => "stop",
-            Self::ArbiterGone => "arbiter_gone",
-            Self::Escalated { .. } => "escalated",
-            Self::Operator => "operator",
-        }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Panic(panic) => write!(f, "panic at {}: {}", panic.place, panic.text),
-            Self::Error { text } => write!(f, "error: {text}"),
-            Self::Stuck { after_ms } => write!(f, "stuck: a message was not done after {after_ms} ms"),
-            Self::Stop => f.write_str("stopped without being asked to"),
-            Self::ArbiterGone => f.write_str("its arbiter has ended"),
-            Self::Escalated { path, cause } => write!(f, "{path} failed for good: {cause}"),
-            Self::Operator => f.write_str("an operator wanted it"),
-        }
-    }
-}
-
-/// What a child was doing when it failed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Message {
-    /// The message's type: `PayOrder`.
-    pub name: String,
-    /// Which one: a command id, an event.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
-    /// What its caller was told: `504 outcome-unknown`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub caller_told: Option<String>,
-}
-
-/// What followed a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Decided {
-    /// It is started again.
-    Restart,
-    /// It is left alone for a while.
-    Quarantine,
-    /// Its supervisor fails.
-    Escalate,
-    /// It has ended; nobody could reach it any more, or it can never be started again.
-    End,
-}
-
-impl Decided {
-    /// Its name, for counting.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Restart => "restart",
-            Self::Quarantine => "quarantine",
-            Self::Escalate => "escalate",
-            Self::End => "end",
-        }
-    }
-}
-
-/// Where entries outlive the process. Adapters: `sqlite/ledger.rs`, `mongo/ledger.rs`.
-#[async_trait]
-pub trait LedgerStore: Send + Sync {
-    /// Adds entries, and may forget all but the last [`ENTRIES_MAX`]. One that is there already (by node and `seq`) stays
-    /// there once. The last entries before a crash may be lost.
-    async fn append(&self, entries: &[Arc<Entry>]) -> Result<(), StoreError>;
-
-    /// The last [`ENTRIES_MAX`] entries, of all nodes that write to this store, the oldest first.
-    async fn load(&self) -> Result<Vec<Entry>, StoreError>;
-}
+/// The ledger of one node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Ledger(Arc<Inner>);
 
 /// How often what failed, why, and what followed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -171,10 +36,6 @@ pub struct Count {
     /// How often since the process started.
     pub count: u64,
 }
-
-/// The ledger of one node. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Ledger(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -358,49 +219,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A store in memory, with a switch that makes it fail: for tests.
-#[derive(Debug, Default)]
-pub struct LedgerInMemory {
-    entries: Mutex<Vec<Entry>>,
-    away: std::sync::atomic::AtomicBool,
-}
-
-impl LedgerInMemory {
-    /// From now on it does not answer, or does again.
-    pub fn set_away(&self, away: bool) {
-        self.away.store(away, Ordering::Relaxed);
-    }
-
-    fn here(&self) -> Result<MutexGuard<'_, Vec<Entry>>, StoreError> {
-        if self.away.load(Ordering::Relaxed) {
-            return Err(StoreError::Away("switched off".to_owned()));
-        }
-        Ok(lock(&self.entries))
-    }
-}
-
-#[async_trait]
-impl LedgerStore for LedgerInMemory {
-    async fn append(&self, entries: &[Arc<Entry>]) -> Result<(), StoreError> {
-        let mut there = self.here()?;
-        for entry in entries {
-            if !there.iter().any(|other| other.seq == entry.seq && other.node == entry.node) {
-                there.push(Entry::clone(entry));
-            }
-        }
-        let surplus = there.len().saturating_sub(ENTRIES_MAX);
-        there.drain(..surplus);
-        Ok(())
-    }
-
-    async fn load(&self) -> Result<Vec<Entry>, StoreError> {
-        Ok(self.here()?.clone())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
+    use crate::supervisor::panic::Panic;
 
     fn entry(at_millis: i64) -> Entry {
         Entry {
