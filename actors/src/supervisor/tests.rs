@@ -2,14 +2,16 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use actix::{AtomicResponse, Handler, MailboxError, Message as ActixMessage, WrapFuture};
+use actix::{ActorContext, AtomicResponse, Handler, MailboxError, Message as ActixMessage, WrapFuture};
 use futures_util::FutureExt;
 use tokio::task::LocalSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::child::Quarantine;
+use super::child::{Ending, Quarantine};
+use super::ledger::{Cause, Decided};
+use super::tree::Status;
 use super::*;
 use crate::clock::{Timestamp, TokioClock};
 
