@@ -1,5 +1,5 @@
-//! What a child is handling, for as long as it does: named in the ledger when the child fails, and timed to notice one that
-//! is stuck.
+//! What a child is handling, for as long as it does: named in the ledger when the child fails, and timed to notice one
+//! that is stuck.
 
 use tokio::time::Instant;
 
@@ -47,10 +47,13 @@ impl Drop for Handling {
     }
 }
 
-/// All that a child is handling, the oldest first.
+/// All that a child is handling. One message at a time, which is the rule, allocates nothing; there are as many of these
+/// as there are live orders, so what more messages needed is given back.
 #[derive(Default)]
 pub(super) struct InHand {
-    messages: Vec<Current>,
+    oldest: Option<Current>,
+    /// In the order of their beginning. Empty when there is no oldest.
+    newer: Vec<Current>,
     last: u64,
 }
 
@@ -67,37 +70,45 @@ impl InHand {
     pub(super) fn begin(&mut self, name: &'static str) -> u64 {
         self.last += 1;
         let current = Current { number: self.last, name, detail: None, caller_told: None, since: Instant::now() };
-        self.messages.push(current);
+        if self.oldest.is_none() {
+            self.oldest = Some(current);
+        } else {
+            self.newer.push(current);
+        }
         self.last
     }
 
     /// Since when it is handling the oldest.
     pub(super) fn since(&self) -> Option<Instant> {
-        self.messages.first().map(|current| current.since)
+        self.oldest.as_ref().map(|current| current.since)
     }
 
     /// What is under way is dropped.
     pub(super) fn clear(&mut self) {
-        self.messages = Vec::new();
+        self.oldest = None;
+        self.newer = Vec::new();
     }
 
     /// The same, and says at which message it failed: a panic is the newest's, a child that is stuck is so with the
     /// oldest.
     pub(super) fn failed(&mut self, cause: &Cause) -> Option<Message> {
-        let mut messages = std::mem::take(&mut self.messages);
-        let oldest = matches!(cause, Cause::Stuck { .. });
-        let current = if oldest && !messages.is_empty() { messages.swap_remove(0) } else { messages.pop()? };
-        Some(current.into())
+        let (oldest, newest) = (self.oldest.take(), std::mem::take(&mut self.newer).pop());
+        let current = if matches!(cause, Cause::Stuck { .. }) { oldest } else { newest.or(oldest) };
+        current.map(Message::from)
     }
 
     fn find(&mut self, number: u64) -> Option<&mut Current> {
-        self.messages.iter_mut().find(|current| current.number == number)
+        self.oldest.iter_mut().chain(&mut self.newer).find(|current| current.number == number)
     }
 
     fn end(&mut self, number: u64) {
-        self.messages.retain(|current| current.number != number);
-        if self.messages.is_empty() {
-            self.messages = Vec::new();
+        if self.oldest.as_ref().is_some_and(|oldest| oldest.number == number) {
+            self.oldest = (!self.newer.is_empty()).then(|| self.newer.remove(0));
+        } else {
+            self.newer.retain(|current| current.number != number);
+        }
+        if self.newer.is_empty() {
+            self.newer = Vec::new();
         }
     }
 }
@@ -109,5 +120,64 @@ impl From<Current> for Message {
             detail: current.detail.map(Into::into),
             caller_told: current.caller_told.map(str::to_owned),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STUCK: Cause = Cause::Stuck { after_ms: 1 };
+
+    fn in_hand<const N: usize>(names: [&'static str; N]) -> (InHand, [u64; N]) {
+        let mut in_hand = InHand::default();
+        let numbers = names.map(|name| in_hand.begin(name));
+        (in_hand, numbers)
+    }
+
+    fn blamed(in_hand: &mut InHand, cause: &Cause) -> Option<String> {
+        let message = in_hand.failed(cause);
+        assert_eq!(in_hand.since(), None, "nothing is in hand after a failure");
+        message.map(|message| message.name)
+    }
+
+    #[test]
+    fn a_panic_is_the_newests_and_what_is_stuck_is_the_oldest() {
+        assert_eq!(blamed(&mut in_hand(["a", "b", "c"]).0, &Cause::Stop).as_deref(), Some("c"));
+        assert_eq!(blamed(&mut in_hand(["a", "b", "c"]).0, &STUCK).as_deref(), Some("a"));
+        assert_eq!(blamed(&mut in_hand(["a"]).0, &Cause::Stop).as_deref(), Some("a"));
+        assert_eq!(blamed(&mut in_hand([]).0, &Cause::Stop), None);
+        assert_eq!(blamed(&mut in_hand([]).0, &STUCK), None);
+    }
+
+    #[test]
+    fn messages_end_in_any_order_and_the_others_keep_theirs() {
+        for (ends, oldest, newest) in [(0, "b", "d"), (1, "a", "d"), (3, "a", "c")] {
+            for (cause, expected) in [(STUCK, oldest), (Cause::Stop, newest)] {
+                let (mut in_hand, numbers) = in_hand(["a", "b", "c", "d"]);
+                in_hand.end(numbers[ends]);
+                assert_eq!(blamed(&mut in_hand, &cause).as_deref(), Some(expected), "after {ends} has ended");
+            }
+        }
+    }
+
+    #[test]
+    fn what_began_before_a_failure_ends_nothing_that_began_after_it() {
+        let (mut in_hand, [before]) = in_hand(["before"]);
+        in_hand.clear();
+        in_hand.begin("after");
+        in_hand.end(before);
+        assert_eq!(blamed(&mut in_hand, &STUCK).as_deref(), Some("after"));
+    }
+
+    #[test]
+    fn one_message_at_a_time_allocates_nothing_and_what_more_needed_is_given_back() {
+        let (mut in_hand, [first]) = in_hand(["first"]);
+        assert_eq!(in_hand.newer.capacity(), 0);
+        let second = in_hand.begin("second");
+        in_hand.end(first);
+        assert_eq!((in_hand.newer.capacity(), in_hand.since().is_some()), (0, true));
+        in_hand.end(second);
+        assert_eq!(in_hand.since(), None);
     }
 }

@@ -1,5 +1,5 @@
-//! The future that runs a child: polls its body inside `catch_unwind`, does what is asked through its handle, and after a
-//! failure what its judge says. A body that panicked is not polled again before it was rebuilt.
+//! The future that runs a child: polls its body inside `catch_unwind`, does what is asked through its handle, and after
+//! a failure what its judge says. A body that panicked is not polled again before it was rebuilt.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -135,21 +135,20 @@ impl<B: Body> Runner<B> {
     fn look_for_stuck(&mut self, cx: &mut Task<'_>) -> Step {
         let Some(limit) = self.limits.stuck_after else { return Step::Wait };
         loop {
-            let due = self.handle.in_hand(|in_hand| in_hand.since()).map(|since| since + limit);
-            let timer = match (&mut self.stuck, due) {
-                (None, None) => return Step::Wait,
-                (None, Some(due)) => self.stuck.insert(Box::pin(sleep_until(due))),
-                // One timer serves many short messages: it is looked at again only when it fires.
-                (Some(timer), _) => timer,
-            };
-            if timer.as_mut().poll(cx).is_pending() {
-                return Step::Wait;
+            // One timer serves many short messages: what is in hand is looked at only when it fires.
+            if let Some(timer) = &mut self.stuck {
+                if timer.as_mut().poll(cx).is_pending() {
+                    return Step::Wait;
+                }
+                self.stuck = None;
             }
-            self.stuck = None;
-            if due.is_some_and(|due| due <= Instant::now()) {
+            let Some(since) = self.handle.in_hand(|in_hand| in_hand.since()) else { return Step::Wait };
+            let due = since + limit;
+            if due <= Instant::now() {
                 self.failed(Cause::Stuck { after_ms: millis(limit) });
                 return Step::Again;
             }
+            self.stuck = Some(Box::pin(sleep_until(due)));
         }
     }
 
