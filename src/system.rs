@@ -211,7 +211,6 @@ impl System {
             http: self.http,
             ops: self.ops,
             open: config.auth.open,
-            warnings: Vec::new(),
         }
     }
 

@@ -45,7 +45,7 @@ pub fn start(log: &Log) -> Result<(), Box<dyn std::error::Error + Send + Sync>> 
 /// What a docket says about itself once it serves.
 #[derive(Clone, Debug)]
 pub struct StartUp {
-    /// Where events are kept, such as `SQLite in data/orders.sqlite, on disk at each commit`.
+    /// Where events are kept, such as `SQLite in data/orders.db, on disk at each commit`.
     pub store: String,
     /// How events travel, such as `none: subscribers follow the log`.
     pub broker: String,
@@ -57,8 +57,6 @@ pub struct StartUp {
     pub ops: SocketAddr,
     /// Whoever reaches the addresses may do everything.
     pub open: bool,
-    /// What is not durable, not reachable or not there, a sentence each.
-    pub warnings: Vec<String>,
 }
 
 impl StartUp {
@@ -68,9 +66,6 @@ impl StartUp {
         tracing::info!("store: {}", self.store);
         tracing::info!("broker: {}", self.broker);
         tracing::info!("subscribers: {}", or_none(&self.subscribers));
-        for warning in &self.warnings {
-            tracing::warn!("{warning}");
-        }
         if self.open {
             tracing::warn!("auth.open = true: whoever reaches {} or {} may do everything", self.http, self.ops);
         }

@@ -57,11 +57,6 @@ impl MemoryInbox {
         self.lock().rows.values().cloned().collect()
     }
 
-    /// All documents.
-    pub fn all_documents(&self) -> BTreeMap<DocumentKey, Body> {
-        self.lock().documents.clone()
-    }
-
     /// All effects, order by order.
     pub fn all_effects(&self) -> Vec<RecordedEffect> {
         self.lock().effects.values().cloned().collect()

@@ -74,11 +74,6 @@ impl Handle {
         self.say(Verb::Stop);
     }
 
-    /// Whether [`Handle::end`] was called.
-    pub fn is_stopping(&self) -> bool {
-        self.lock().stopping
-    }
-
     /// Waits until [`Handle::end`] is called. To be used within the child.
     pub async fn stop_requested(&self) {
         poll_fn(|cx| {
