@@ -1,4 +1,5 @@
-//! The conformance suite against the adapters that the process runs on, and what only a process of its own or a real
+//! The conformance suites against the adapters that the process runs on, and what only a process of its own or a real
 //! disk can show.
 
+mod inbox;
 mod sqlite;

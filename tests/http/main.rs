@@ -1,7 +1,6 @@
 //! The REST contract over a real socket, with orders in memory behind it: every header rule, every problem with its type,
 //! every limit. What the orders themselves do is tested with them.
 
-#[path = "http/stub.rs"]
 mod stub;
 
 use std::borrow::Cow;
