@@ -67,8 +67,7 @@ impl From<ReadError> for Problem {
     }
 }
 
-/// Fields that cannot be right.
-pub(super) fn invalid(errors: Vec<FieldError>) -> Problem {
+fn invalid(errors: Vec<FieldError>) -> Problem {
     let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
     Problem::new(problem::INVALID, format!("These fields cannot be right: {}.", fields.join(", "))).errors(errors)
 }

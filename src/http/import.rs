@@ -23,7 +23,8 @@ const UNDER_WAY_MAX: usize = 256;
 const ATTEMPTS_MAX: u32 = 5;
 /// The longest pause before that.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// What became of a line.
+
+/// What is answered to a line.
 #[derive(Serialize)]
 struct Outcome {
     /// The line's number in this request; the first is 1.

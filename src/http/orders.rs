@@ -42,12 +42,11 @@ pub(super) async fn create(
 ) -> Result<HttpResponse, Problem> {
     let promise = Promise::of(&request)?;
     let body: NewOrder = body::json(&request, payload, service.limits.body_timeout).await?;
-    let command = Command::from(body);
-    let order = match (&command, &promise.key) {
-        (Command::Create(create), Some(key)) => OrderId::of_creation(&create.customer_id, key),
-        _ => OrderId::generate(),
+    let order = match &promise.key {
+        Some(key) => OrderId::of_creation(&body.customer_id, key),
+        None => OrderId::generate(),
     };
-    let answer = carry_out(&service, &request, promise, order, command).await?;
+    let answer = carry_out(&service, &request, promise, order, body.into()).await?;
     let location = headers::written(format_args!("/orders/{}", answer.order.id));
     let mut response = answered(StatusCode::CREATED, &answer);
     response.headers_mut().insert(header::LOCATION, location);
@@ -230,11 +229,6 @@ async fn carry_out(
 ) -> Result<Answer, Problem> {
     let origin = headers::origin(request);
     request.extensions_mut().insert(About { order, authid: origin.authid.clone() });
-    // Here already, so that what cannot be right starts no actor.
-    let errors = command.validate();
-    if !errors.is_empty() {
-        return Err(error::invalid(errors));
-    }
     let command = service.orders()?.command(Request { order, command, if_match, key, origin });
     match tokio::time::timeout(service.limits.answer_timeout, command).await {
         Ok(answer) => Ok(answer?),

@@ -226,7 +226,10 @@ impl OrderActor {
         match newest {
             Ok(true) => self.answer(decided),
             Ok(false) => self.overtaken(decided),
-            Err(_) => decided.into_iter().for_each(|decided| decided.work.refuse(NotDone::StoreAway, RETRY_AFTER)),
+            Err(error) => {
+                tracing::debug!(order.id = %self.id, %error, "whether something newer is stored cannot be asked now");
+                decided.into_iter().for_each(|decided| decided.work.refuse(NotDone::StoreAway, RETRY_AFTER));
+            }
         }
         self.advance(ctx);
     }
@@ -360,7 +363,7 @@ impl OrderActor {
 }
 
 /// A commit is closed before the next command could bring it over [`commit::BYTES_MAX`]: no command's events are larger
-/// than the bodies that are taken in, 64 KiB, and what is written beside them.
+/// than the bodies that are taken in, 64 KiB, and what is written beside them. An import may be, but is always the first.
 const COMMIT_BYTES: usize = commit::BYTES_MAX - (128 << 10);
 
 impl Actor for OrderActor {

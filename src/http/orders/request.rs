@@ -14,7 +14,7 @@ use super::super::body::Object;
 pub(crate) struct NewOrder {
     /// Whose order it is.
     #[schema(min_length = 1, max_length = 128, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
-    customer_id: String,
+    pub(super) customer_id: String,
     /// Where mails go.
     #[schema(max_length = 254, format = "email")]
     email: Option<String>,
