@@ -83,6 +83,30 @@ async fn whoever_reads_only_the_beginning_breaks_nothing() {
 }
 
 #[tokio::test]
+async fn an_import_that_was_cut_off_is_run_again_and_every_bad_line_has_its_number() {
+    let folder = Folder::new();
+    let docket = folder.start().await;
+    let file = folder.data("old.jsonl");
+    let name = file.display().to_string();
+    let mut lines: Vec<String> =
+        (1..=3_000).map(|n| format!(r#"{{"orderId":"o-{n}","userId":"u-1","total":5.00}}"#)).collect();
+    // More than one request takes, so that its number is not that of its request.
+    lines[2_499] = r#"{"orderId":"o-2500","userId":"u-1"}"#.to_owned();
+
+    std::fs::write(&file, lines[..1_000].join("\n")).expect("written");
+    let begun = ask(&folder, &docket, &["import", &name]);
+    assert_eq!(begun.code, Some(0), "{}", begun.err);
+    std::fs::write(&file, lines.join("\n")).expect("written");
+    let whole = ask(&folder, &docket, &["import", &name]);
+    assert_eq!(whole.out.trim(), "1999 imported, 1000 there already, 1 bad and skipped, 0 not done");
+    assert_eq!(whole.code, Some(1), "{}", whole.err);
+    assert!(whole.err.contains("line 2500: "), "{}", whole.err);
+    let again = ask(&folder, &docket, &["import", &name, "--json"]);
+    let again: serde_json::Value = serde_json::from_str(&again.out).expect("JSON");
+    assert_eq!((&again["imported"], &again["already_there"]), (&0.into(), &2_999.into()), "{again}");
+}
+
+#[tokio::test]
 async fn a_wrong_part_or_a_section_of_nobody_is_named_and_ends_it() {
     let folder = Folder::new();
     let part = told(&mut folder.command(&["--only", "nope"]));

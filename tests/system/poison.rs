@@ -48,6 +48,8 @@ async fn a_poisonous_order_polled_ten_times_a_second_is_quarantined_alone() {
     assert!(decided("quarantine") >= 1 && decided("restart") >= 1, "{entries:#?}");
     let cause = entries[0]["cause"].to_string();
     assert!(cause.contains("cannot be read"), "{cause}");
+    let restarts = folder.command(&["restarts"]).args(["--url", &docket.ops]).output().expect("the built docket");
+    assert!(String::from_utf8_lossy(&restarts.stdout).contains("quarantine"), "{restarts:?}");
     let ready = docket.get("/readyz").expect(StatusCode::OK).await;
     assert_eq!(ready.body["ready"], Value::Bool(true), "nothing else notices");
 }
