@@ -260,7 +260,7 @@ fn policy(config: &Config) -> Policy {
 
 /// Watches over the store's writing thread, and starts another when it has died.
 fn store_child(store: Store) -> Child {
-    let child = Child::task("store", "store", move |_: &Node| {
+    Child::task("store", "store", move |_: &Node| {
         move |handle: &Handle| {
             let (store, handle) = (store.clone(), handle.clone());
             async move {
@@ -272,8 +272,7 @@ fn store_child(store: Store) -> Child {
             }
             .boxed_local()
         }
-    });
-    child.limits(Limits::default())
+    })
 }
 
 fn journal_child(
@@ -449,7 +448,7 @@ fn ledger_child(ledger: Ledger, store: Arc<dyn LedgerStore>) -> Child {
             .boxed_local()
         }
     };
-    Child::task("ledger", "ledger", job).isolated().limits(Limits::default())
+    Child::task("ledger", "ledger", job).isolated()
 }
 
 /// How this process is called in the ledger: host and pid.

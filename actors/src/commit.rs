@@ -132,9 +132,7 @@ impl Fingerprint {
         let words = serde_json::to_vec(command).unwrap_or_default();
         Self(hash16(&[command.name().as_bytes(), &words]))
     }
-}
 
-impl Fingerprint {
     /// Of a key, for those who recognise a command by its key alone.
     pub fn of_key(key: &str) -> Self {
         Self(hash16(&[b"key", key.as_bytes()]))

@@ -1,4 +1,4 @@
-//! An event with its envelope: CloudEvents 1.0, structured JSON.
+//! An event with its envelope: CloudEvents 1.0, structured JSON (`application/cloudevents+json`).
 
 #[cfg(test)]
 mod fixtures;
@@ -15,9 +15,6 @@ use crate::clock::Timestamp;
 use crate::commit::Origin;
 use crate::order::event::DecodeError;
 use crate::order::{OrderEvent, OrderId, Version};
-
-/// The media type of an envelope.
-pub const MEDIA_TYPE: &str = "application/cloudevents+json";
 
 /// Which event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

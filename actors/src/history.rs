@@ -1,5 +1,5 @@
-//! The history port: what a subscriber may ask of the log. In the order service's own process it is the log; from
-//! another process it is asked over HTTP.
+//! The history port: what a subscriber may ask of the log, apart from following it. In the order service's own process
+//! it is the log itself.
 
 use std::sync::Arc;
 

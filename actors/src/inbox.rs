@@ -21,7 +21,7 @@ use crate::order::{OrderId, Version};
 /// Longest error text that is kept, in characters.
 pub const ERROR_CHARS_MAX: usize = 2_000;
 
-/// Where a subscriber keeps what it knows. Adapters: `sqlite/inbox.rs`, `mongo/inbox.rs`.
+/// Where a subscriber keeps what it knows. Adapter: `sqlite/inbox.rs`.
 ///
 /// After a crash the store is as some transaction left it: documents, rows, effects and position always belong
 /// together. Whether the newest transactions survive a power failure is the adapter's to say; the log brings again what

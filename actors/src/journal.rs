@@ -41,10 +41,10 @@ impl Default for Limits {
         Self {
             group_commits_max: 256,
             group_bytes_max: 4 << 20,
-            waiting_max: 20_000,
+            waiting_max: 4_096,
             wait_max: Duration::from_secs(2),
             write_max: Duration::from_secs(2),
-            away_first: Duration::from_millis(50),
+            away_first: Duration::from_millis(20),
             away_max: Duration::from_secs(1),
         }
     }

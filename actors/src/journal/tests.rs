@@ -167,7 +167,7 @@ fn the_store_is_left_alone_for_longer_with_each_failure_but_never_for_longer_tha
         pauses.push(pause.as_millis());
         bench.pass(pause);
     }
-    assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000, 1000]);
+    assert_eq!(pauses, [20, 40, 80, 160, 320, 640, 1000, 1000]);
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl Default for Limits {
             snapshot_every_events: 100,
             loading_max: 64,
             stuck_after: Duration::from_secs(30),
-            answer_within: Duration::from_secs(5),
+            answer_within: Duration::from_secs(10),
         }
     }
 }
@@ -198,6 +198,7 @@ impl Orders {
     ///
     /// Dropping the future does not withdraw the command.
     pub async fn command(&self, request: Request) -> Result<Answer, CommandError> {
+        // Here already, so that what cannot be right starts no actor.
         let errors = request.command.validate();
         if !errors.is_empty() {
             return Err(Refusal::Invalid { errors }.into());

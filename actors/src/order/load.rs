@@ -80,7 +80,7 @@ async fn from_snapshot(order: OrderId, loader: &Loader) -> Result<Option<Loaded>
     };
     let version = stream.end().version();
     let commits = loader.store.read(order, version, 1).await?;
-    if !commits.first().is_some_and(|commit| commit.stored_end() == *stream.end()) {
+    if !commits.first().is_some_and(|commit| snapshot.is_at_end_of(commit)) {
         tracing::warn!(order.id = %order, %version, "a snapshot names a commit that is not stored; it is ignored");
         return Ok(None);
     }
