@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use actors::supervisor::End;
 use docket::cli;
 use docket::config::Config;
 use docket::system::{Only, System};
@@ -32,7 +33,10 @@ fn serve(config: Config, only: Only) -> ExitCode {
         };
         system.start_up(&config).log();
         let end = system.run_until(stop, at_once).await;
-        tracing::info!("{end}");
+        match &end {
+            End::Asked => tracing::info!("{end}"),
+            End::Failed(_) => tracing::error!("{end}"),
+        }
         end.exit_code().into()
     })
 }

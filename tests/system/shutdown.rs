@@ -1,12 +1,19 @@
-//! SIGTERM under load: what is under way is answered, what was answered stays, and the process ends by itself.
+//! SIGTERM: what is under way is answered, what was answered stays, and the process ends by itself; a second one waits
+//! for nobody.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 
-use crate::harness::{Docket, Folder, an_order};
+use crate::harness::{Docket, Folder, an_order, eventually};
+
+fn terminate(pid: u32) {
+    std::process::Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().expect("sh");
+}
 
 /// Places orders until nobody answers; how many were placed.
 async fn place_until_it_ends(docket: &Docket, writer: usize) -> BTreeMap<String, String> {
@@ -28,7 +35,7 @@ async fn a_stop_under_load_answers_what_is_under_way_and_loses_nothing() {
     let writers = join_all((0..16).map(|writer| place_until_it_ends(&docket, writer)));
     let stop = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        std::process::Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().expect("sh");
+        terminate(pid);
         Instant::now()
     };
     let (placed, asked) = tokio::join!(writers, stop);
@@ -41,4 +48,27 @@ async fn a_stop_under_load_answers_what_is_under_way_and_loses_nothing() {
     for (order, reference) in &placed {
         assert_eq!(docket.order(order).await["reference"], **reference);
     }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let folder = Folder::new();
+    let docket = folder.start().await;
+    let address = docket.http.trim_start_matches("http://").to_owned();
+    // A body that does not come: it would be waited for until the deadline.
+    let mut caller = TcpStream::connect(&address).expect("a connection");
+    let head = "POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\
+                Expect: 100-continue\r\n\r\n";
+    caller.write_all(head.as_bytes()).expect("sent");
+    caller.set_read_timeout(Some(Duration::from_secs(30))).expect("a limit");
+    let mut go_on = [0; 12];
+    caller.read_exact(&mut go_on).expect("an answer to the head");
+    assert_eq!(&go_on, b"HTTP/1.1 100");
+
+    terminate(docket.pid());
+    eventually("nobody is let in any more", async || TcpStream::connect(&address).is_err()).await;
+    terminate(docket.pid());
+    let asked = Instant::now();
+    assert_eq!(docket.ended().await, Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(5), "it took {:?}", asked.elapsed());
 }
