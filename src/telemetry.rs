@@ -1,7 +1,8 @@
 //! Log lines: text for people or JSON for machines, on standard error, and what is said at the start.
 //!
-//! Fields have the same names everywhere: `order.id`, `correlation.id`, `authid`, `subscriber`. A failure is logged once,
-//! where it is handled: `error` is for the person on call, `warn` for what repaired itself, `debug` for each request.
+//! Fields have the same names everywhere: `order.id`, `correlation.id`, `authid`, `subscriber`. A failure is logged
+//! once, where it is handled: `error` is for the person on call, `warn` for what repaired itself, `debug` for each
+//! request.
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
