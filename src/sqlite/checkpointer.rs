@@ -48,6 +48,7 @@ impl Checkpointer {
     }
 
     fn look(&mut self) -> rusqlite::Result<()> {
+        let _turn = self.gate.turn();
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => open_writer(&self.path, Durability::EveryCommit)?,

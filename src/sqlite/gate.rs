@@ -9,6 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 pub(super) struct Gate {
     state: Mutex<State>,
     changed: Condvar,
+    checkpoint: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -31,6 +32,12 @@ impl Gate {
         let mut state = self.when(|state| !state.closed);
         state.inside += 1;
         Inside(self)
+    }
+
+    /// Waits until no other checkpoint is under way, and keeps others from beginning: SQLite refuses the second one at
+    /// once. To be called before [`Gate::close`].
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps others from entering and waits until all have left. Not to be called from inside.

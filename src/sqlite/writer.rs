@@ -224,6 +224,7 @@ impl Writer {
 
     fn leave_nothing_to_recover(&mut self) {
         let Some(connection) = self.connection.take() else { return };
+        let _turn = self.shared.gate.turn();
         let _alone = self.shared.gate.close();
         if let Err(error) = checkpoint(&connection, Checkpoint::Truncate) {
             tracing::warn!(%error, "the write-ahead log was not emptied at the end: the next start does it");
