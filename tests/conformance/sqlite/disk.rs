@@ -15,8 +15,15 @@ use docket::sqlite;
 use super::{assert_whole, folder, open, this_test_again};
 
 const FOLDER: &str = "DOCKET_TEST_DISK";
-/// A disk of 8 MiB in the folder, and then the rest of the words.
-const ON_A_SMALL_DISK: &str = r#"mount -t tmpfs -o size=8m tmpfs "$DOCKET_TEST_DISK" && exec "$@""#;
+/// A disk of 8 MiB in the folder, and on it the rest of the words.
+const ON_A_SMALL_DISK: &str = r#"
+mount -t tmpfs -o size=8m tmpfs "$DOCKET_TEST_DISK" || exit
+"$@"
+code=$?
+umount --lazy "$DOCKET_TEST_DISK"
+exit $code"#;
+/// Root may mount; anybody else may in a namespace of their own, which root cannot have in a changed root.
+const AS_ROOT: &str = r#"if [ "$(id -u)" = 0 ]; then exec "$@"; else exec unshare --map-root-user --mount "$@"; fi"#;
 /// Files of at most 1 MiB; a write behind that is an error and no signal.
 const WITH_SMALL_FILES: &str = r#"trap '' XFSZ; exec prlimit --fsize=1048576 "$@""#;
 
@@ -33,7 +40,7 @@ fn full() {
     match std::env::var_os(FOLDER) {
         Some(folder) => block_on(fill(Path::new(&folder))),
         None => in_a_process_of_its_own(
-            &["unshare", "--map-root-user", "--mount", "sh", "-c", ON_A_SMALL_DISK, "sh"],
+            &["sh", "-c", AS_ROOT, "sh", "sh", "-c", ON_A_SMALL_DISK, "sh"],
             "sqlite::disk::full",
         ),
     }
