@@ -21,6 +21,9 @@ pub const FILE_NAME: &str = "config.toml";
 
 const PREFIX: &str = "DOCKET__";
 
+/// The default of `subscriber.attempts_max`, which a later version acts on.
+const ATTEMPTS_MAX: u32 = 5;
+
 /// The whole configuration. `config.toml` says what each key means.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -325,7 +328,14 @@ impl Config {
             ("auth.keys", !self.auth.keys.is_empty(), "has no keys"),
         ];
         let set = keys.into_iter().filter(|(_, set, _)| *set);
-        set.map(|(key, _, what)| (key.to_owned(), format!("this version {what} yet: leave it empty"))).collect()
+        let set = set.map(|(key, _, what)| (key.to_owned(), format!("this version {what} yet: leave it empty")));
+        let overridden = self.subscribers.iter().map(|(name, limits)| (format!("subscribers.{name}"), limits));
+        let sections = overridden.chain([("subscriber".to_owned(), &self.subscriber)]);
+        let attempts = sections.filter(|(_, limits)| limits.attempts_max != ATTEMPTS_MAX).map(|(section, _)| {
+            let reason = format!("this version tries for ever and has no dead letters yet: leave it at {ATTEMPTS_MAX}");
+            (format!("{section}.attempts_max"), reason)
+        });
+        set.chain(attempts).collect()
     }
 }
 
@@ -613,15 +623,15 @@ mod tests {
     #[test]
     fn a_subscriber_overrides_what_it_names_and_keeps_the_rest() {
         let config = load(
-            "[subscriber]\nbackoff_first_ms = 5\n[subscribers.notification]\nattempts_max = 7\nbackoff_factor = 3",
+            "[subscriber]\nbackoff_first_ms = 5\n[subscribers.notification]\neffects_max = 7\nbackoff_factor = 3",
             &[("DOCKET__SUBSCRIBERS__ANALYTICS__BATCH_EVENTS_MAX", "9")],
         )
         .expect("right");
         let notification = config.subscriber("notification");
-        assert_eq!((notification.attempts_max, notification.backoff_first_ms), (7, 5));
+        assert_eq!((notification.effects_max, notification.backoff_first_ms), (7, 5));
         assert_eq!(notification.backoff_factor, 3.0);
         assert_eq!(config.subscriber("analytics").batch_events_max, 9);
-        assert_eq!(config.subscriber("analytics").attempts_max, 5);
+        assert_eq!(config.subscriber("analytics").effects_max, 100);
         assert_eq!(config.subscriber("another"), &config.subscriber);
     }
 
@@ -633,6 +643,13 @@ mod tests {
         refused("[subscribers.notification]\nattempts = 1", &[], &["subscribers.notification.attempts_max?"]);
         refused("", &[("DOCKET__HTTP__BNID", "x")], &["DOCKET__HTTP__BNID", "http.bnid", "http.bind?"]);
         refused("", &[("DOCKET__HTTP", "x")], &["DOCKET__HTTP", "no such key"]);
+    }
+
+    #[test]
+    fn attempts_are_refused_as_long_as_nothing_counts_them() {
+        refused("[subscriber]\nattempts_max = 7", &[], &["subscriber.attempts_max", "leave it at 5"]);
+        let (key, value) = ("DOCKET__SUBSCRIBERS__NOTIFICATION__ATTEMPTS_MAX", "7");
+        refused("", &[(key, value)], &["subscribers.notification.attempts_max", "leave it at 5"]);
     }
 
     #[test]

@@ -28,6 +28,7 @@ use actors::supervisor::policy::{Backoff, Intensity};
 use actors::supervisor::tree::Status;
 use actors::supervisor::{Child, End, Failure, Handle, Ledger, LedgerStore, Node, Policy, Root, Strategy, Supervisor};
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use crate::config::{self, Config, millis};
@@ -119,6 +120,7 @@ pub struct System {
     root: Root,
     node: Node,
     store: Store,
+    inboxes: Vec<Arc<SqliteInbox>>,
     subscribers: Vec<&'static str>,
     /// Ended when this is dropped.
     _arbiters: Arbiters,
@@ -179,13 +181,13 @@ impl System {
             clock,
             rules: Rules::ORDER,
         };
-        let (subscribing, subscribers) = subscribers_child(config, only, &directory, &store, &arbiters.subscribers)?;
+        let subscribers = Subscribers::open(config, only, &directory, &store, &arbiters.subscribers)?;
         let (shards, orders) = orders_child(config, ports, &arbiters.shards);
         let readiness = Parts { node: node.clone(), health };
-        let names = subscribers.iter().map(SubscriberHandle::name).collect();
+        let names = subscribers.handles.iter().map(SubscriberHandle::name).collect();
         let service = Data::new(Service {
             orders: Some(Arc::new(orders)),
-            subscribers,
+            subscribers: subscribers.handles,
             readiness: Arc::new(readiness),
             tree: node.clone(),
             limits: http::Limits::of(config),
@@ -195,10 +197,11 @@ impl System {
             .child(store_child(store.clone()))
             .child(journal)
             .child(shards)
-            .child(subscribing)
+            .child(subscribers.child)
             .child(http_child(config, listeners, service))
             .start(&node);
-        Ok(Self { http, ops, root, node, store, subscribers: names, _arbiters: arbiters })
+        let inboxes = subscribers.inboxes;
+        Ok(Self { http, ops, root, node, store, inboxes, subscribers: names, _arbiters: arbiters })
     }
 
     /// What it says about itself at the start.
@@ -222,7 +225,7 @@ impl System {
     /// Runs until something essential has failed for good, or until `stop` resolves and everything has stopped: in
     /// order, each part within its deadline. `at_once` cuts the stopping short.
     pub async fn run_until(self, stop: impl Future<Output = ()>, at_once: impl Future<Output = ()>) -> End {
-        let Self { mut root, store, .. } = self;
+        let Self { mut root, store, inboxes, .. } = self;
         let end = tokio::select! {
             end = &mut root => end,
             () = stop => {
@@ -230,8 +233,10 @@ impl System {
                 tokio::select! { end = &mut root => end, () = at_once => End::Asked }
             }
         };
-        // What was acknowledged is durable already; this only ends the thread in order.
-        drop(tokio::time::timeout(CLOSE_WITHIN, store.close()).await);
+        // What was acknowledged is durable already; this only spares the next start the write-ahead logs.
+        let inboxes = join_all(inboxes.iter().map(|inbox| inbox.close()));
+        let closed = async { tokio::join!(inboxes, store.close()) };
+        drop(tokio::time::timeout(CLOSE_WITHIN, closed).await);
         end
     }
 }
@@ -320,33 +325,39 @@ fn orders_child(config: &Config, ports: Ports, arbiters: &[Arbiter]) -> (Child, 
     (Child::supervisor("orders", shards), layout.door(addresses))
 }
 
-/// The subscribers, each with a store of its own, and their handles.
-fn subscribers_child(
-    config: &Config,
-    only: &Only,
-    directory: &DataDirectory,
-    store: &Store,
-    arbiter: &Arbiter,
-) -> Result<(Child, Vec<SubscriberHandle>), StartError> {
-    let mailer = MailFolder::open(directory, &config.notification.from)?;
-    let all = registry::all(&registry::Parts { mailer: Arc::new(mailer) });
-    only.check(all.iter().map(Registered::name))?;
-    check_sections(config, &all)?;
-    let mut supervisor = Supervisor::new(Strategy::OneForOne, policy(config));
-    let mut handles = Vec::new();
-    for registered in all.into_iter().filter(|registered| only.runs(registered.name())) {
-        let name = registered.name();
-        let ports = subscriber::actor::Ports {
-            inbox: Arc::new(SqliteInbox::open(directory, name)?),
-            log: Arc::new(store.clone()),
-            clock: Arc::new(SystemClock),
-        };
-        let settings = subscriber_settings(config.subscriber(name));
-        let (child, handle) = subscriber::actor::child(registered, ports, settings);
-        supervisor = supervisor.child(child.on(arbiter.handle()));
-        handles.push(handle);
+/// The subscribers, each with a store of its own.
+struct Subscribers {
+    child: Child,
+    handles: Vec<SubscriberHandle>,
+    inboxes: Vec<Arc<SqliteInbox>>,
+}
+
+impl Subscribers {
+    fn open(
+        config: &Config,
+        only: &Only,
+        directory: &DataDirectory,
+        store: &Store,
+        arbiter: &Arbiter,
+    ) -> Result<Self, StartError> {
+        let mailer = MailFolder::open(directory, &config.notification.from)?;
+        let all = registry::all(&registry::Parts { mailer: Arc::new(mailer) });
+        only.check(all.iter().map(Registered::name))?;
+        check_sections(config, &all)?;
+        let mut supervisor = Supervisor::new(Strategy::OneForOne, policy(config));
+        let (mut handles, mut inboxes) = (Vec::new(), Vec::new());
+        for registered in all.into_iter().filter(|registered| only.runs(registered.name())) {
+            let name = registered.name();
+            let inbox = Arc::new(SqliteInbox::open(directory, name)?);
+            inboxes.push(Arc::clone(&inbox));
+            let ports = subscriber::actor::Ports { inbox, log: Arc::new(store.clone()), clock: Arc::new(SystemClock) };
+            let settings = subscriber_settings(config.subscriber(name));
+            let (child, handle) = subscriber::actor::child(registered, ports, settings);
+            supervisor = supervisor.child(child.on(arbiter.handle()));
+            handles.push(handle);
+        }
+        Ok(Self { child: Child::supervisor("subscribers", supervisor), handles, inboxes })
     }
-    Ok((Child::supervisor("subscribers", supervisor), handles))
 }
 
 /// A section for a subscriber that does not exist is a mistyped name: it would be without effect.

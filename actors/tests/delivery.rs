@@ -266,6 +266,57 @@ fn an_effect_that_panics_or_hangs_is_performed_again_before_the_next_of_its_orde
     }
 }
 
+/// What is logged on this thread, as JSON lines.
+#[derive(Clone, Default)]
+struct LogLines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for LogLines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl LogLines {
+    fn about(&self, order: OrderId) -> Vec<serde_json::Value> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.filter(|line| line["order.id"] == order.to_string()).collect()
+    }
+}
+
+#[test]
+fn a_failure_is_logged_with_its_order_its_event_and_what_set_it_off() {
+    let lines = LogLines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(log);
+    run(async {
+        let mut world = World::new(1);
+        let handled = world.store(None, 2).await;
+        let performed = world.store(None, 2).await;
+        world.diary.handling.lock().unwrap().insert((handled, Version(1)), (1, Wrong::Panics));
+        world.diary.performing.lock().unwrap().insert((performed, Version(2)), (1, Wrong::Fails));
+        let running = world.start(Settings::default());
+        world.settle(&running).await;
+        for (order, version, says) in [(handled, 0, "the handler said no"), (performed, 1, "not now")] {
+            let event =
+                world.memory.commits().iter().find(|commit| commit.order() == order).unwrap().envelopes().nth(version);
+            let event = event.unwrap();
+            let about = lines.about(order);
+            assert_eq!(about.len(), 1, "once, where it is handled: {about:#?}");
+            assert_eq!(about[0]["event.id"], event.id.to_string());
+            assert_eq!(about[0]["correlation.id"], event.origin.correlation_id);
+            assert!(about[0]["error"].as_str().unwrap().contains(says), "{about:#?}");
+        }
+        running.stop().await;
+    });
+}
+
 #[test]
 fn a_first_start_catches_up_while_new_events_arrive() {
     run(async {

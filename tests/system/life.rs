@@ -53,6 +53,10 @@ async fn an_order_lives_from_placed_to_refunded_and_its_customer_hears_of_it() {
     let (code, said) = docket.stop_and_tell().await;
     assert_eq!(code, Some(0));
     assert!(!said.contains("WARN") && !said.contains("ERROR"), "an ordinary life and stop alarm nobody:\n{said}");
+    for log in ["orders.db-wal", "notification.db-wal"] {
+        let left = std::fs::metadata(folder.data(log)).map_or(0, |log| log.len());
+        assert_eq!(left, 0, "{log}: a stop leaves nothing to recover");
+    }
 }
 
 #[tokio::test]

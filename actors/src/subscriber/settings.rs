@@ -70,7 +70,7 @@ impl Default for Settings {
             history_commits_max: 64,
             effects_loaded_max: 1_024,
             effects_at_once_max: 16,
-            effects_max: 1_000,
+            effects_max: 100,
             handler_timeout: Duration::from_secs(30),
             backoff: Backoff::default(),
         }
