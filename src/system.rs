@@ -468,3 +468,40 @@ fn node_name() -> String {
     let host = host.trim();
     format!("{}:{}", if host.is_empty() { "docket" } else { host }, std::process::id())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A docket in `folder`, on any free ports, that bears two restarts of what nothing works without.
+    async fn start(folder: &std::path::Path) -> System {
+        let environment = [
+            ("DOCKET__HTTP__BIND", "127.0.0.1:0".to_owned()),
+            ("DOCKET__OPS__BIND", "127.0.0.1:0".to_owned()),
+            ("DOCKET__DATA__DIRECTORY", folder.display().to_string()),
+            ("DOCKET__SUPERVISOR__RESTARTS_MAX", "2".to_owned()),
+            ("DOCKET__SUPERVISOR__BACKOFF_FIRST_MS", "1".to_owned()),
+        ];
+        let environment = environment.into_iter().map(|(key, value)| (key.to_owned(), value));
+        let config = Config::load(None, environment).expect("a configuration");
+        System::start(&config, &Only::default()).await.expect("a docket")
+    }
+
+    #[test]
+    fn what_nothing_works_without_ends_the_process_with_its_reason_when_it_keeps_failing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let end = actix_rt::System::new().block_on(async {
+            let system = start(folder.path()).await;
+            let store = system.store.clone();
+            for _ in 0..3 {
+                store.panic_writer().await;
+            }
+            let running = system.run_until(std::future::pending(), std::future::pending());
+            tokio::time::timeout(Duration::from_secs(60), running).await.expect("it ends by itself")
+        });
+        assert!(matches!(end, End::Failed(_)));
+        assert_eq!(end.exit_code(), 70);
+        let reason = end.to_string();
+        assert!(reason.contains("docket/store failed for good") && reason.contains("told to"), "{reason}");
+    }
+}

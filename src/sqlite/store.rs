@@ -177,6 +177,12 @@ impl Store {
         started.inspect_err(|error| self.shared.deaths.send_modify(|deaths| deaths.add(error.to_string())))
     }
 
+    /// The writing thread dies of a panic, when it comes to it.
+    #[cfg(test)]
+    pub(crate) async fn panic_writer(&self) {
+        assert!(self.jobs.send(Job::Panic).await.is_ok());
+    }
+
     /// Writes what is queued and ends the writing thread. Later appends are not done.
     pub async fn close(&self) {
         let (closed, wait) = oneshot::channel();
@@ -307,7 +313,7 @@ mod tests {
         let (_folder, directory) = folder();
         let store = Store::open(&directory).expect("a store");
         let mut follow = store.follow(From::Now).await.expect("the end");
-        assert!(store.jobs.send(Job::Panic).await.is_ok());
+        store.panic_writer().await;
         assert_eq!(store.writer_died().await, "told to");
         let refused = store.append(group([first(1)])).await;
         assert!(matches!(refused[..], [Appended::NotDone(StoreError::Away(_))]), "{refused:?}");
@@ -324,7 +330,7 @@ mod tests {
         let store = Store::open(&directory).expect("a store");
         let mut waiting = std::pin::pin!(store.writer_died());
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
-        assert!(store.jobs.send(Job::Panic).await.is_ok());
+        store.panic_writer().await;
         assert_eq!(store.writer_died().await, "told to");
         store.restart_writer().expect("a thread");
         assert_eq!(waiting.await, "told to");
