@@ -31,6 +31,9 @@ const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(1);
 /// After how many bytes the checkpointer is to look at the write-ahead log, and what a group writes beside its commits.
 const NUDGE_BYTES: usize = 1 << 20;
 const PAGES_OF_A_GROUP_BYTES: usize = 16 << 10;
+/// From how many bytes of the write-ahead log on the writer no longer leaves it to the checkpointer, which has readers
+/// wait from 64 MiB on.
+const LOG_BYTES_MAX: u64 = 96 << 20;
 
 /// What the thread is asked for.
 pub(super) enum Job {
@@ -155,9 +158,30 @@ impl Writer {
         self.unlooked_bytes += bytes + PAGES_OF_A_GROUP_BYTES;
         if self.unlooked_bytes >= NUDGE_BYTES {
             self.unlooked_bytes = 0;
-            // A full channel holds a nudge already; without a checkpointer the log only grows longer.
+            // A full channel holds a nudge already.
             let _ = self.shared.nudge.try_send(());
+            self.bound_log();
         }
+    }
+
+    /// Copies the write-ahead log itself when the checkpointer, starved or resting after an error, does not keep up: a
+    /// group that waits is better than a log without bound.
+    fn bound_log(&self) {
+        if self.log_bytes() < LOG_BYTES_MAX {
+            return;
+        }
+        let _turn = self.shared.gate.turn();
+        let Some(connection) = self.connection.as_ref().filter(|_| self.log_bytes() >= LOG_BYTES_MAX) else { return };
+        let _alone = self.shared.gate.close();
+        if let Err(error) = checkpoint(connection, Checkpoint::Truncate) {
+            tracing::warn!(%error, path = %self.shared.path.display(), "the write-ahead log could not be copied");
+        }
+    }
+
+    fn log_bytes(&self) -> u64 {
+        let mut log = self.shared.path.clone().into_os_string();
+        log.push("-wal");
+        std::fs::metadata(log).map_or(0, |log| log.len())
     }
 
     fn write(&mut self, group: &Group) -> Result<Written, Failure> {
