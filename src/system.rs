@@ -350,7 +350,9 @@ impl Subscribers {
             let name = registered.name();
             let inbox = Arc::new(SqliteInbox::open(directory, name)?);
             inboxes.push(Arc::clone(&inbox));
-            let ports = subscriber::actor::Ports { inbox, log: Arc::new(store.clone()), clock: Arc::new(SystemClock) };
+            let log = Arc::new(store.clone());
+            let ports =
+                subscriber::actor::Ports { inbox, log: log.clone(), history: log, clock: Arc::new(SystemClock) };
             let settings = subscriber_settings(config.subscriber(name));
             let (child, handle) = subscriber::actor::child(registered, ports, settings);
             supervisor = supervisor.child(child.on(arbiter.handle()));

@@ -120,8 +120,8 @@ impl World {
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_795_000_000_000)));
         let node = Node::root("docket", clock.clone(), Ledger::new("test"), 1);
         let inbox: Arc<dyn Inbox> = Arc::new(Faulty::new(Arc::new(self.inbox.clone()), self.fate.clone()));
-        let log: Arc<dyn Log> = Arc::new(Faulty::new(Arc::new(self.memory.clone()), self.fate.clone()));
-        let ports = Ports { inbox, log, clock };
+        let log = Arc::new(Faulty::new(Arc::new(self.memory.clone()), self.fate.clone()));
+        let ports = Ports { inbox, log: log.clone(), history: log, clock };
         let (child, handle) = actor::child(Registered::new(Shared(self.diary.clone())), ports, settings);
         let root = Supervisor::new(Strategy::OneForOne, Policy::default()).child(child).start(&node);
         Running { handle, node, root }

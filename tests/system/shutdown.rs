@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -16,13 +17,14 @@ fn terminate(pid: u32) {
 }
 
 /// Places orders until nobody answers; how many were placed.
-async fn place_until_it_ends(docket: &Docket, writer: usize) -> BTreeMap<String, String> {
+async fn place_until_it_ends(docket: &Docket, writer: usize, all: &AtomicUsize) -> BTreeMap<String, String> {
     let mut placed = BTreeMap::new();
     for n in 0.. {
         let reference = format!("{writer}-{n}");
         let Ok(answer) = docket.place(&an_order(&reference)).send().await else { break };
         assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.body);
         placed.insert(answer.id(), reference);
+        all.fetch_add(1, Ordering::Relaxed);
     }
     placed
 }
@@ -32,9 +34,10 @@ async fn a_stop_under_load_answers_what_is_under_way_and_loses_nothing() {
     let folder = Folder::new();
     let docket = folder.start().await;
     let pid = docket.pid();
-    let writers = join_all((0..16).map(|writer| place_until_it_ends(&docket, writer)));
+    let all = AtomicUsize::new(0);
+    let writers = join_all((0..16).map(|writer| place_until_it_ends(&docket, writer, &all)));
     let stop = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        eventually("all writers are at work", async || all.load(Ordering::Relaxed) >= 300).await;
         terminate(pid);
         Instant::now()
     };

@@ -20,6 +20,7 @@ use super::status::{SubscriberState, SubscriberStatus};
 use crate::clock::{Clock, Timestamp};
 use crate::commit::{Commit, CommitKey};
 use crate::event_store::StoreError;
+use crate::history::History;
 use crate::inbox::{Begun, Inbox, InboxError, RecordedEffect, Row, Which, Work};
 use crate::log::{Follow, From, Log, LogError, Position};
 use crate::order::OrderId;
@@ -37,6 +38,8 @@ pub struct Ports {
     pub inbox: Arc<dyn Inbox>,
     /// What happened.
     pub log: Arc<dyn Log>,
+    /// The same, for what is asked of it besides following: to fill a gap, to try again, to catch up.
+    pub history: Arc<dyn History>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -318,8 +321,8 @@ impl SubscriberActor {
                 self.ask(async move { Input::Due(work, due(&handling, work, until, limit).await) }, ctx);
             }
             Action::ReadHistory { order, from, limit } => {
-                let log = self.ports.log.clone();
-                self.ask(async move { Input::History(order, log.read(order, from, limit).await) }, ctx);
+                let history = self.ports.history.clone();
+                self.ask(async move { Input::History(order, history.read(order, from, limit).await) }, ctx);
             }
             Action::LoadWaiting { after, limit } => {
                 self.ask(async move { Input::Waiting(inbox.waiting(after, limit).await, limit) }, ctx);
@@ -426,11 +429,11 @@ impl SubscriberActor {
     }
 
     fn scan(&mut self, number: u32, after: Option<CommitKey>, wait: Duration, ctx: &mut Context<Self>) {
-        let log = self.ports.log.clone();
+        let history = self.ports.history.clone();
         self.spawn(
             async move {
                 tokio::time::sleep(wait).await;
-                log.scan(after, COMMITS_AT_ONCE).await
+                history.scan(after, COMMITS_AT_ONCE).await
             },
             move |act, commits, ctx| {
                 if act.feed.scan.as_ref().is_some_and(|scan| scan.number == number) {
