@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod mail;
+pub mod mongo;
 pub mod sqlite;
 pub mod system;
 pub mod telemetry;

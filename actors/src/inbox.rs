@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,8 @@ use crate::order::{OrderId, Version};
 /// Longest error text that is kept, in characters.
 pub const ERROR_CHARS_MAX: usize = 2_000;
 
-/// Where a subscriber keeps what it knows. Adapter: `sqlite/inbox.rs`.
+/// Where a subscriber keeps what it knows. Adapters: `sqlite/inbox.rs`,
+/// `mongo/inbox.rs`.
 ///
 /// After a crash the store is as some transaction left it: documents, rows, effects and position always belong
 /// together. Whether the newest transactions survive a power failure is the adapter's to say; the log brings again what
@@ -30,7 +32,18 @@ pub const ERROR_CHARS_MAX: usize = 2_000;
 pub trait Inbox: Send + Sync {
     /// Begins a new term and says what is stored. Transactions of earlier terms are refused from now on, also those
     /// that are still under way.
+    ///
+    /// Where several processes share the store, a term comes with a lease: [`InboxError::Held`] while another process
+    /// holds it. This process is never in its own way.
     async fn begin(&self) -> Result<Begun, InboxError>;
+
+    /// Holds on to the term for as long as another lease, also when the last one is over and nobody else has begun a
+    /// term. Every transaction that is written does the same.
+    async fn renew(&self, term: Term) -> Result<Renewed, InboxError>;
+
+    /// Gives up the lease, so that another process can begin at once. The term goes on to be the present one until
+    /// then.
+    async fn release(&self, term: Term) -> Result<(), InboxError>;
 
     /// The rows of these orders. An order without a row is not in the answer ([`Row::new`]).
     async fn rows(&self, generation: Generation, orders: Vec<OrderId>) -> Result<Vec<Row>, InboxError>;
@@ -125,6 +138,9 @@ impl TransactionId {
 pub struct Begun {
     /// The new term.
     pub term: Term,
+    /// How long the term is certainly this process's own, counted from before the call, unless it is renewed. `None`
+    /// where no other process can begin one.
+    pub lease: Option<Duration>,
     /// The present generation.
     pub generation: Generation,
     /// How far the log was followed; `None` for a subscriber that has never begun.
@@ -133,6 +149,20 @@ pub struct Begun {
     pub paused: bool,
     /// What the rows add up to.
     pub totals: Totals,
+}
+
+/// What [`Inbox::renew`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewed {
+    /// It is the present term.
+    Held {
+        /// As [`Begun::lease`].
+        lease: Option<Duration>,
+        /// Whether the subscriber is to rest.
+        paused: bool,
+    },
+    /// Somebody began a later term.
+    Superseded,
 }
 
 /// Sums over all rows of the present generation, for the figures that operators see.
@@ -515,6 +545,14 @@ impl OutcomeKind {
 /// Why the inbox did not do something.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum InboxError {
+    /// Another process holds the lease. Nothing was written.
+    #[error("it is active in {by}")]
+    Held {
+        /// Which process.
+        by: String,
+        /// When the lease ends if it is not renewed.
+        ends_in: Duration,
+    },
     /// It cannot be reached. Nothing was written.
     #[error("the subscriber's store is away: {0}")]
     Away(String),

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use actors::clock::Timestamp;
 use actors::event_store::StoreError;
 use actors::inbox::{
-    Begun, Body, CatchingUp, Committed, DocumentKey, Generation, Inbox, InboxError, Progress, RecordedEffect, Row,
-    Term, Totals, Transaction, Which, Work,
+    Begun, Body, CatchingUp, Committed, DocumentKey, Generation, Inbox, InboxError, Progress, RecordedEffect, Renewed,
+    Row, Term, Totals, Transaction, Which, Work,
 };
 use actors::order::OrderId;
 use async_trait::async_trait;
@@ -113,6 +113,23 @@ impl SqliteInbox {
 impl Inbox for SqliteInbox {
     async fn begin(&self) -> Result<Begun, InboxError> {
         self.call(|file| file.write(begin)).await
+    }
+
+    async fn renew(&self, term: Term) -> Result<Renewed, InboxError> {
+        self.read(move |connection| {
+            connection.query_row("SELECT term, paused FROM subscriber", [], |row| {
+                Ok(match Term(rows::counted(row, 0)?) == term {
+                    true => Renewed::Held { lease: None, paused: row.get(1)? },
+                    false => Renewed::Superseded,
+                })
+            })
+        })
+        .await
+    }
+
+    /// The folder's lock is the lease.
+    async fn release(&self, _: Term) -> Result<(), InboxError> {
+        Ok(())
     }
 
     async fn rows(&self, generation: Generation, orders: Vec<OrderId>) -> Result<Vec<Row>, InboxError> {
@@ -290,6 +307,7 @@ fn begin(connection: &Connection) -> rusqlite::Result<Change<Begun>> {
         |row| {
             Ok(Begun {
                 term: Term(rows::counted(row, 0)?),
+                lease: None,
                 generation: Generation(row.get(1)?),
                 paused: row.get(2)?,
                 progress: progress(row)?,

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::clock::Timestamp;
 use crate::inbox::{
     Begun, Body, Committed, DocumentKey, Generation, Inbox, InboxError, Lane, NewEffect, Outcome, Progress,
-    RecordedEffect, Row, Term, Totals, Transaction, TransactionId, Which, Work,
+    RecordedEffect, Renewed, Row, Term, Totals, Transaction, TransactionId, Which, Work,
 };
 use crate::order::{OrderId, Version};
 
@@ -73,6 +73,7 @@ impl MemoryInbox {
         tables.term.0 += 1;
         Begun {
             term: tables.term,
+            lease: None,
             generation: tables.generation,
             progress: tables.progress.clone(),
             paused: tables.paused,
@@ -227,6 +228,18 @@ impl Tables {
 impl Inbox for MemoryInbox {
     async fn begin(&self) -> Result<Begun, InboxError> {
         Ok(self.begin_now())
+    }
+
+    async fn renew(&self, term: Term) -> Result<Renewed, InboxError> {
+        let tables = self.lock();
+        Ok(match tables.term == term {
+            true => Renewed::Held { lease: None, paused: tables.paused },
+            false => Renewed::Superseded,
+        })
+    }
+
+    async fn release(&self, _: Term) -> Result<(), InboxError> {
+        Ok(())
     }
 
     async fn rows(&self, _: Generation, orders: Vec<OrderId>) -> Result<Vec<Row>, InboxError> {

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use super::{Fate, Faulty, Write};
 use crate::clock::Timestamp;
 use crate::inbox::{
-    Begun, Body, Committed, DocumentKey, Generation, Inbox, InboxError, RecordedEffect, Row, Transaction, Which, Work,
+    Begun, Body, Committed, DocumentKey, Generation, Inbox, InboxError, RecordedEffect, Renewed, Row, Term,
+    Transaction, Which, Work,
 };
 use crate::order::OrderId;
 
@@ -25,6 +26,16 @@ impl<P: Inbox + ?Sized + 'static> Inbox for Faulty<P> {
     async fn begin(&self) -> Result<Begun, InboxError> {
         call(&self.fate).await?;
         self.inner.begin().await
+    }
+
+    async fn renew(&self, term: Term) -> Result<Renewed, InboxError> {
+        call(&self.fate).await?;
+        self.inner.renew(term).await
+    }
+
+    async fn release(&self, term: Term) -> Result<(), InboxError> {
+        call(&self.fate).await?;
+        self.inner.release(term).await
     }
 
     async fn rows(&self, generation: Generation, orders: Vec<OrderId>) -> Result<Vec<Row>, InboxError> {

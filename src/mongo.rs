@@ -1,0 +1,13 @@
+//! The MongoDB adapters: event store, log, snapshots and ledger in the order service's database, each subscriber's inbox
+//! in a database of its own (`docket_NAME`). Any number of processes share them.
+//!
+//! Everything that is acknowledged is on the disks of a majority (`w: "majority", j: true`), and everything that
+//! something rests on is read from the primary. This module has what all adapters share; it never decides what is
+//! stored.
+
+pub mod error;
+pub mod server;
+pub mod store;
+
+pub use server::{ConnectError, Server};
+pub use store::{OpenError, Store};
