@@ -40,6 +40,14 @@ pub enum OpenError {
         /// What is wrong with it.
         reason: String,
     },
+    /// `docket copy` has not come to its end there.
+    #[error(
+        "a copy into the database {database} is not complete: run `docket copy` again, it goes on where it stopped"
+    )]
+    Incomplete {
+        /// Which database.
+        database: String,
+    },
 }
 
 impl From<Failed> for OpenError {
@@ -53,11 +61,23 @@ impl Store {
     /// begins before the first one, and an id for the log.
     ///
     /// # Errors
-    /// When the server does not answer, or the database is not docket's.
+    /// When the server does not answer, or the database is not docket's, or a copy into it is not complete.
     pub async fn open(server: &Server, database: &str) -> Result<Self, OpenError> {
+        Self::open_in(server, database, Copied::Whole).await
+    }
+
+    /// Opens the database also while a copy into it is not complete: for the copy itself.
+    ///
+    /// # Errors
+    /// When the server does not answer, or the database is not docket's.
+    pub async fn open_incomplete(server: &Server, database: &str) -> Result<Self, OpenError> {
+        Self::open_in(server, database, Copied::InPart).await
+    }
+
+    async fn open_in(server: &Server, database: &str, least: Copied) -> Result<Self, OpenError> {
         let database = server.database(database);
         make_collection(server, &database, COMMITS).await?;
-        let log = log_id(server, &database).await?;
+        let log = log_id(server, &database, least).await?;
         let shared = Shared { server: server.clone(), commits: database.collection(COMMITS), log };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -68,9 +88,20 @@ impl Store {
     }
 }
 
-const COMMITS: &str = "commits";
+/// How much of a copy must be there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Copied {
+    Whole,
+    InPart,
+}
+
+pub(super) const COMMITS: &str = "commits";
 /// Holds what there is one of.
-const STORE: &str = "store";
+pub(super) const STORE: &str = "store";
+/// The document of [`STORE`] that says which log this is. Whoever opens the database first makes it.
+pub(super) const LOG: &str = "log";
+/// The field of [`LOG`] that is there while a copy into the database is not complete.
+pub(super) const COPYING: &str = "copying";
 
 async fn make_collection(server: &Server, database: &Database, name: &str) -> Result<(), OpenError> {
     let made = server.answer(async {
@@ -83,11 +114,14 @@ async fn make_collection(server: &Server, database: &Database, name: &str) -> Re
 }
 
 /// The log's id, made by the first who opens the database.
-async fn log_id(server: &Server, database: &Database) -> Result<LogId, OpenError> {
+async fn log_id(server: &Server, database: &Database, least: Copied) -> Result<LogId, OpenError> {
     let made = doc! { "$setOnInsert": { "id": Uuid::now_v7().to_string() } };
     let store = database.collection::<Document>(STORE);
-    let found = store.find_one_and_update(doc! { "_id": "log" }, made);
+    let found = store.find_one_and_update(doc! { "_id": LOG }, made);
     let found = server.answer(found.upsert(true).return_document(ReturnDocument::After)).await?;
+    if least == Copied::Whole && found.as_ref().is_some_and(|found| found.contains_key(COPYING)) {
+        return Err(OpenError::Incomplete { database: database.name().to_owned() });
+    }
     let id = found.as_ref().and_then(|found| found.get_str("id").ok()).and_then(|id| id.parse().ok());
     id.map(LogId).ok_or_else(|| OpenError::Foreign {
         database: database.name().to_owned(),
