@@ -13,6 +13,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::mongo::Uri;
+use crate::mongo::uri::redacted;
+
 /// Every key with its default, as text: what `config.toml` of the project says.
 pub const DEFAULTS: &str = include_str!("../config.toml");
 
@@ -33,6 +36,7 @@ pub struct Config {
     pub ops: Ops,
     pub auth: Auth,
     pub data: Data,
+    pub node: Node,
     pub mongodb: Mongodb,
     pub rabbitmq: Rabbitmq,
     pub history: History,
@@ -77,8 +81,10 @@ sections! {
     Auth { open: bool, keys: Vec<Value> }
     /// `[data]`
     Data { directory: PathBuf }
+    /// `[node]`
+    Node { name: String, heartbeat_ms: u64 }
     /// `[mongodb]`
-    Mongodb { uri: String, database: String }
+    Mongodb { uri: Uri, database: String, pool_max: u32, selection_timeout_ms: u64, answer_timeout_ms: u64 }
     /// `[rabbitmq]`
     Rabbitmq { uri: String }
     /// `[history]`
@@ -121,6 +127,7 @@ sections! {
         effects_at_once_max: u32,
         effects_max: u32,
         handler_timeout_ms: u64,
+        lease_ms: u64,
     }
     /// `[notification]`
     Notification { smtp_url: String, from: String }
@@ -146,7 +153,7 @@ sections! {
 
 impl Subscriber {
     /// Its limits, each 1 or more.
-    fn positive(&self) -> [(&'static str, u64); 14] {
+    fn positive(&self) -> [(&'static str, u64); 15] {
         [
             ("attempts_max", self.attempts_max.into()),
             ("backoff_first_ms", self.backoff_first_ms),
@@ -161,6 +168,7 @@ impl Subscriber {
             ("effects_loaded_max", self.effects_loaded_max.into()),
             ("effects_at_once_max", self.effects_at_once_max.into()),
             ("handler_timeout_ms", self.handler_timeout_ms),
+            ("lease_ms", self.lease_ms),
             ("effects_max", self.effects_max.into()),
         ]
     }
@@ -188,7 +196,7 @@ pub enum ConfigError {
         error: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("{} is not TOML: {error}", path.display())]
+    #[error("{} is not TOML: {}", path.display(), redacted(&error.to_string()))]
     Syntax {
         /// Which file.
         path: PathBuf,
@@ -280,18 +288,38 @@ impl Config {
                 wrong.push((key.to_owned(), reason));
             }
         }
+        wrong.extend(self.mongodb_wrong().map(|(key, reason)| (format!("mongodb.{key}"), reason)));
         if self.http.bind == self.ops.bind && self.http.bind.port() != 0 {
             wrong.push(("ops.bind".to_owned(), format!("{} is http.bind already", self.ops.bind)));
         }
         wrong
     }
 
-    fn positive(&self) -> [(&'static str, u64); 25] {
+    fn mongodb_wrong(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let Mongodb { uri, database, selection_timeout_ms, .. } = &self.mongodb;
+        let address = (!uri.is_empty()).then(|| uri.check(database).err()).flatten();
+        let name = (!is_database(database)).then(|| {
+            "must be a name such as docket: 1 to 38 of A-Z a-z 0-9 _ -, and not admin, local or config".to_owned()
+        });
+        let write = self.journal.write_max_ms;
+        let selection = (*selection_timeout_ms >= write).then(|| {
+            format!("must be shorter than journal.write_max_ms ({write}): else a write that never left has an unknown outcome")
+        });
+        [("uri", address), ("database", name), ("selection_timeout_ms", selection)]
+            .into_iter()
+            .filter_map(|(key, wrong)| Some((key, wrong?)))
+    }
+
+    fn positive(&self) -> [(&'static str, u64); 29] {
         [
             ("http.connections_max", self.http.connections_max.into()),
             ("http.head_timeout_ms", self.http.head_timeout_ms),
             ("http.body_timeout_ms", self.http.body_timeout_ms),
             ("http.answer_timeout_ms", self.http.answer_timeout_ms),
+            ("node.heartbeat_ms", self.node.heartbeat_ms),
+            ("mongodb.pool_max", self.mongodb.pool_max.into()),
+            ("mongodb.selection_timeout_ms", self.mongodb.selection_timeout_ms),
+            ("mongodb.answer_timeout_ms", self.mongodb.answer_timeout_ms),
             ("orders.passivate_after_ms", self.orders.passivate_after_ms),
             ("orders.live_max", self.orders.live_max.into()),
             ("orders.waiting_max", self.orders.waiting_max.into()),
@@ -319,7 +347,6 @@ impl Config {
     /// Keys that a later version acts on. Taken silently, somebody would believe that they hold.
     fn not_yet(&self) -> Vec<(String, String)> {
         let keys = [
-            ("mongodb.uri", !self.mongodb.uri.is_empty(), "cannot run on MongoDB"),
             ("rabbitmq.uri", !self.rabbitmq.uri.is_empty(), "cannot send events through RabbitMQ"),
             ("history.url", !self.history.url.is_empty(), "cannot read another process's history"),
             ("history.key", !self.history.key.is_empty(), "cannot read another process's history"),
@@ -337,6 +364,12 @@ impl Config {
         });
         set.chain(attempts).collect()
     }
+}
+
+/// Whether a database can have that name, with room for `_` and a subscriber's name behind it.
+fn is_database(name: &str) -> bool {
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    plain && (1..=38).contains(&name.len()) && !["admin", "local", "config"].contains(&name)
 }
 
 /// A number of milliseconds as a duration.
@@ -693,13 +726,43 @@ mod tests {
 
     #[test]
     fn what_this_version_cannot_do_is_never_taken_silently() {
-        refused("[mongodb]\nuri = \"mongodb://localhost\"", &[], &["mongodb.uri", "this version"]);
-        refused("", &[("MONGODB_URI", "mongodb://localhost")], &["mongodb.uri", "MONGODB_URI"]);
         refused("", &[("RABBITMQ_URL", "amqp://localhost")], &["rabbitmq.uri", "RABBITMQ_URL"]);
         refused("[history]\nurl = \"http://a\"", &[], &["history.url", "this version"]);
         refused("[notification]\nsmtp_url = \"smtp://a\"", &[], &["notification.smtp_url", "this version"]);
         refused("[telemetry]\notlp_endpoint = \"http://a\"", &[], &["telemetry.otlp_endpoint", "this version"]);
         refused("[[auth.keys]]\nname = \"a\"", &[], &["auth.keys", "this version"]);
-        load("", &[("MONGODB_URI", "")]).expect("empty is not set");
+    }
+
+    #[test]
+    fn a_deployment_is_named_by_its_own_variable_and_refused_without_its_password() {
+        let uri = "mongodb://docket:s3cret@db1:27017/?replicaSet=rs0";
+        let config = load("", &[("MONGODB_URI", uri)]).expect("right");
+        assert_eq!(config.mongodb.uri.expose(), uri);
+        assert!(!format!("{config:?}").contains("s3cret"));
+        assert!(load("", &[("MONGODB_URI", "")]).expect("not set").mongodb.uri.is_empty());
+
+        refused("", &[("MONGODB_URI", "localhost")], &["mongodb.uri", "MONGODB_URI", "mongodb://"]);
+        for wrong in
+            ["mongodb://docket:s3cret@db1/?w=1", "mongodb://docket:s3/cret@db1", "mongodb://docket:s3cret@db1/shop"]
+        {
+            let said = load("", &[("MONGODB_URI", wrong)]).expect_err("wrong");
+            assert!(said.contains("mongodb.uri") && !said.contains("cret"), "{said}");
+        }
+        let said = load("[mongodb]\nuri = \"mongodb://docket:s3cret@db1", &[]).expect_err("no end");
+        assert!(said.contains("not TOML") && !said.contains("s3cret"), "{said}");
+    }
+
+    #[test]
+    fn what_mongodb_cannot_take_is_refused() {
+        for wrong in ["", "a/b", "admin", "a.b", "a_name_that_is_much_too_long_for_two_of_them"] {
+            refused("", &[("DOCKET__MONGODB__DATABASE", wrong)], &["mongodb.database", "docket"]);
+        }
+        refused(
+            "[mongodb]\nselection_timeout_ms = 2000",
+            &[],
+            &["mongodb.selection_timeout_ms", "journal.write_max_ms"],
+        );
+        refused("[journal]\nwrite_max_ms = 1000", &[], &["mongodb.selection_timeout_ms", "journal.write_max_ms"]);
+        refused("[mongodb]\npool_max = 0", &[], &["mongodb.pool_max", "1 or more"]);
     }
 }

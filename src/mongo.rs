@@ -8,6 +8,8 @@
 pub mod error;
 pub mod server;
 pub mod store;
+pub mod uri;
 
 pub use server::{ConnectError, Server};
 pub use store::{OpenError, Store};
+pub use uri::Uri;
