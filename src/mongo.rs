@@ -10,6 +10,6 @@ pub mod server;
 pub mod store;
 pub mod uri;
 
-pub use server::{ConnectError, Server};
+pub use server::{ConnectError, Hello, Server, Unfit};
 pub use store::{OpenError, Store};
 pub use uri::Uri;

@@ -1,7 +1,7 @@
 //! What the driver's errors mean to a port.
 
 use actors::event_store::StoreError;
-use mongodb::error::{Error, ErrorKind};
+use mongodb::error::{Error, ErrorKind, NO_WRITES_PERFORMED};
 
 /// A key that is there already.
 pub const DUPLICATE_KEY: i32 = 11_000;
@@ -23,8 +23,10 @@ pub fn code(error: &Error) -> Option<i32> {
     if let ErrorKind::Command(error) = &*error.kind { Some(error.code) } else { None }
 }
 
-/// Whether what failed was certainly not begun: no server could be selected to send it to. (After a first attempt the
-/// driver gives that attempt's error instead.)
-pub fn is_unsent(error: &Error) -> bool {
-    matches!(&*error.kind, ErrorKind::ServerSelection { .. })
+/// Whether what failed certainly did nothing, in none of the driver's attempts. Nothing else can be believed: an attempt
+/// may have been carried out though its connection broke, and a refusal of the next one would hide that.
+pub fn is_certainly_not_done(error: &Error) -> bool {
+    // No server was found for the first attempt; later the driver gives the first one's error instead. Under the label,
+    // too, the error is that of an attempt which may have written, if there was one.
+    matches!(&*error.kind, ErrorKind::ServerSelection { .. }) || error.contains_label(NO_WRITES_PERFORMED)
 }

@@ -11,7 +11,7 @@ use mongodb::{Collection, Database};
 use uuid::Uuid;
 
 use super::error::{self, NAMESPACE_EXISTS};
-use super::server::{Failed, Server};
+use super::server::{Failed, Server, Unfit};
 
 /// The store of orders. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +32,9 @@ pub enum OpenError {
     /// It does not answer.
     #[error("mongodb.uri: {0}")]
     Away(StoreError),
+    /// docket cannot run on it.
+    #[error("mongodb.uri: {0}")]
+    Unfit(Unfit),
     /// It holds something that docket has not written.
     #[error("the database {database} is not docket's: {reason}")]
     Foreign {
@@ -61,7 +64,7 @@ impl Store {
     /// begins before the first one, and an id for the log.
     ///
     /// # Errors
-    /// When the server does not answer, or the database is not docket's, or a copy into it is not complete.
+    /// When the server does not answer or will not do, or the database is not docket's, or a copy into it is not complete.
     pub async fn open(server: &Server, database: &str) -> Result<Self, OpenError> {
         Self::open_in(server, database, Copied::Whole).await
     }
@@ -69,12 +72,15 @@ impl Store {
     /// Opens the database also while a copy into it is not complete: for the copy itself.
     ///
     /// # Errors
-    /// When the server does not answer, or the database is not docket's.
+    /// When the server does not answer or will not do, or the database is not docket's.
     pub async fn open_incomplete(server: &Server, database: &str) -> Result<Self, OpenError> {
         Self::open_in(server, database, Copied::InPart).await
     }
 
     async fn open_in(server: &Server, database: &str, least: Copied) -> Result<Self, OpenError> {
+        if let Some(unfit) = server.hello().await.map_err(OpenError::Away)?.unfit() {
+            return Err(OpenError::Unfit(unfit));
+        }
         let database = server.database(database);
         make_collection(server, &database, COMMITS).await?;
         let log = log_id(server, &database, least).await?;
