@@ -6,10 +6,13 @@
 //! stored.
 
 pub mod error;
+pub mod nodes;
 pub mod server;
 pub mod store;
+pub mod unusable;
 pub mod uri;
 
+pub use nodes::MongoNodes;
 pub use server::{ConnectError, Hello, Server, Unfit};
 pub use store::{OpenError, Store};
 pub use uri::Uri;

@@ -23,6 +23,8 @@ pub mod snapshots;
 pub mod history;
 pub mod log;
 
+pub mod nodes;
+
 pub mod inbox;
 pub mod mailer;
 pub mod subscriber;
