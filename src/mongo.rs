@@ -5,9 +5,14 @@
 //! something rests on is read from the primary. This module has what all adapters share; it never decides what is
 //! stored.
 
+mod commits;
 pub mod error;
+mod event_store;
+mod ledger;
+mod lookup;
 pub mod nodes;
 pub mod server;
+mod snapshots;
 pub mod store;
 pub mod unusable;
 pub mod uri;

@@ -1,6 +1,6 @@
 //! What the driver's errors mean to a port.
 
-use actors::event_store::StoreError;
+use actors::event_store::{Appended, StoreError};
 use mongodb::error::{Error, ErrorKind, NO_WRITES_PERFORMED};
 
 /// A key that is there already.
@@ -9,6 +9,21 @@ pub const DUPLICATE_KEY: i32 = 11_000;
 pub const NAMESPACE_EXISTS: i32 = 48;
 /// There is no room on the server's disk (`OutOfDiskSpace`).
 const OUT_OF_DISK_SPACE: i32 = 14_031;
+
+/// The statement was given up for a moment's reason (`WriteConflict`, `TemporarilyUnavailable`).
+const GIVEN_UP: [i32; 2] = [112, 365];
+/// Somebody has forbidden it (`DocumentValidationFailure`, `UserWritesBlocked`), or it is too large.
+const FORBIDDEN: [i32; 3] = [121, 371, 10_334];
+
+/// What became of a statement of its own that the server refused. The codes are those of a statement that was undone
+/// before it was answered; behind others, a router's for example, it may have been carried out.
+pub fn refused(code: i32, message: String) -> Appended {
+    match code {
+        OUT_OF_DISK_SPACE => Appended::NotDone(StoreError::Full(message)),
+        code if GIVEN_UP.contains(&code) || FORBIDDEN.contains(&code) => Appended::NotDone(StoreError::Away(message)),
+        _ => Appended::Unknown(StoreError::Away(message)),
+    }
+}
 
 /// Why something failed, in the words of a port.
 pub fn store_error(error: &Error) -> StoreError {

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use actors::event_store::StoreError;
 use actors::log::LogId;
 use mongodb::bson::{Document, RawDocumentBuf, doc};
-use mongodb::options::ReturnDocument;
+use mongodb::options::{Acknowledgment, CollectionOptions, ReadConcern, ReturnDocument, WriteConcern};
 use mongodb::{Collection, Database};
 use uuid::Uuid;
 
 use super::error::{self, NAMESPACE_EXISTS};
+use super::lookup::Lookup;
 use super::server::{Failed, Server, Unfit};
+use super::{ledger, snapshots};
 
 /// The store of orders. Cheap to clone.
 #[derive(Clone)]
@@ -21,8 +23,11 @@ pub struct Store {
 
 pub(super) struct Shared {
     pub(super) server: Server,
-    /// Each document a commit: `_id` its key, `id` its id, `body` its encoded text.
+    /// Each document a commit, as `commits.rs` has it.
     pub(super) commits: Collection<RawDocumentBuf>,
+    pub(super) lookup: Lookup,
+    pub(super) snapshots: Collection<snapshots::Stored>,
+    pub(super) ledger: Collection<ledger::Stored>,
     pub(super) log: LogId,
 }
 
@@ -84,7 +89,15 @@ impl Store {
         let database = server.database(database);
         make_collection(server, &database, COMMITS).await?;
         let log = log_id(server, &database, least).await?;
-        let shared = Shared { server: server.clone(), commits: database.collection(COMMITS), log };
+        let commits = database.collection(COMMITS);
+        let shared = Shared {
+            lookup: Lookup::new(server, &commits),
+            snapshots: database.collection_with_options(SNAPSHOTS, may_be_lost()),
+            ledger: database.collection_with_options(LEDGER, may_be_lost()),
+            server: server.clone(),
+            commits,
+            log,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -102,12 +115,20 @@ enum Copied {
 }
 
 pub(super) const COMMITS: &str = "commits";
+const SNAPSHOTS: &str = "snapshots";
+const LEDGER: &str = "ledger";
 /// Holds what there is one of.
 pub(super) const STORE: &str = "store";
 /// The document of [`STORE`] that says which log this is. Whoever opens the database first makes it.
 pub(super) const LOG: &str = "log";
 /// The field of [`LOG`] that is there while a copy into the database is not complete.
 pub(super) const COPYING: &str = "copying";
+
+/// For what may be lost with a primary: nobody waits for a majority. What was written is read at once.
+fn may_be_lost() -> CollectionOptions {
+    let write = WriteConcern::builder().w(Acknowledgment::Nodes(1)).build();
+    CollectionOptions::builder().read_concern(ReadConcern::local()).write_concern(write).build()
+}
 
 async fn make_collection(server: &Server, database: &Database, name: &str) -> Result<(), OpenError> {
     let made = server.answer(async {
