@@ -28,6 +28,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, HttpServer, Resource};
+use actors::nodes::Roll;
 use actors::order::directory::{Answer, Request, Trail};
 use actors::order::error::{At, CommandError, NotDone, ReadError};
 use actors::order::{Order, OrderId, Orders, Version};
@@ -79,6 +80,8 @@ pub struct Service {
     pub readiness: Arc<dyn Readiness>,
     /// The tree of supervisors, with its ledger.
     pub tree: Node,
+    /// The processes that share the store.
+    pub nodes: Roll,
     /// The subscribers of this process.
     pub subscribers: Vec<SubscriberHandle>,
     /// How long to wait.

@@ -1,5 +1,7 @@
 //! What docket runs on: the adapters of the ports in `actors`, and the process around them.
 
+mod serve;
+
 pub mod cli;
 pub mod config;
 pub mod http;
@@ -8,3 +10,5 @@ pub mod mongo;
 pub mod sqlite;
 pub mod system;
 pub mod telemetry;
+
+pub use serve::run;

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use lettre::Message;
 use lettre::message::header::{ContentType, Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart, MultiPartKind, SinglePart};
+use uuid::Uuid;
 
 use crate::sqlite::DataDirectory;
 
@@ -26,12 +27,16 @@ pub struct MailFolder {
     from: Mailbox,
 }
 
-/// How the name of a file ends that is being written. One that a crash left is removed at the next start.
+/// How the name of a file ends that is being written. One that a crash left is removed at a later start.
 const UNFINISHED: &str = ".unfinished";
+/// In a shared folder a file may be another process's work, as long as it is not older than any attempt takes.
+const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
 
 #[derive(Debug)]
 struct Folder {
     path: PathBuf,
+    /// Nobody else's, so that no two processes begin the same file.
+    writer: String,
     /// Files that were begun: an attempt that was given up may still be writing when the next one writes the same mail.
     begun: AtomicU64,
     /// Files that have their name.
@@ -67,13 +72,30 @@ impl MailFolder {
     /// # Errors
     /// When `from` is no address, or the folder cannot be made.
     pub fn open(directory: &DataDirectory, from: &str) -> Result<Self, MailFolderError> {
+        Self::open_in(directory.path(), from, Duration::ZERO)
+    }
+
+    /// The same in a data folder that other processes may use as well: the same mail of two of them is one file.
+    ///
+    /// # Errors
+    /// When `from` is no address, or the folder cannot be made.
+    pub fn shared(data: &Path, from: &str) -> Result<Self, MailFolderError> {
+        Self::open_in(data, from, ABANDONED_AFTER)
+    }
+
+    fn open_in(data: &Path, from: &str, abandoned_after: Duration) -> Result<Self, MailFolderError> {
         let mailbox = from.parse().map_err(|error: lettre::address::AddressError| MailFolderError::From {
             from: from.to_owned(),
             reason: error.to_string(),
         })?;
-        let path = directory.file("mail");
-        let folder = Folder { path, begun: AtomicU64::new(0), named: AtomicU64::new(0), synced: Mutex::new(0) };
-        let opened = folder.make().and_then(|()| folder.tidy_up());
+        let folder = Folder {
+            path: data.join("mail"),
+            writer: Uuid::now_v7().simple().to_string(),
+            begun: AtomicU64::new(0),
+            named: AtomicU64::new(0),
+            synced: Mutex::new(0),
+        };
+        let opened = folder.make().and_then(|()| folder.tidy_up(abandoned_after));
         opened.map_err(|source| MailFolderError::Folder { path: folder.path.clone(), source })?;
         Ok(Self { folder: Arc::new(folder), from: mailbox })
     }
@@ -89,11 +111,14 @@ impl Folder {
         self.path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
     }
 
-    fn tidy_up(&self) -> io::Result<()> {
+    /// Removes what was begun so long ago and not finished.
+    fn tidy_up(&self, abandoned_after: Duration) -> io::Result<()> {
         for entry in fs::read_dir(&self.path)? {
-            let name = entry?.file_name();
-            if name.to_string_lossy().starts_with('.') && name.to_string_lossy().ends_with(UNFINISHED) {
-                fs::remove_file(self.path.join(name))?;
+            let entry = entry?;
+            let name = entry.file_name();
+            let unfinished = name.to_string_lossy().starts_with('.') && name.to_string_lossy().ends_with(UNFINISHED);
+            if unfinished && (abandoned_after.is_zero() || age(&entry)? >= abandoned_after) {
+                ignore_absent(fs::remove_file(self.path.join(name)))?;
             }
         }
         Ok(())
@@ -103,7 +128,7 @@ impl Folder {
         // Somebody may have tidied up.
         self.make()?;
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
-        let unfinished = self.path.join(format!(".{name}.{number}{UNFINISHED}"));
+        let unfinished = self.path.join(format!(".{name}.{}.{number}{UNFINISHED}", self.writer));
         let written = write_durably(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, self.path.join(name)));
         if let Err(error) = written {
             // It takes room that may be what is missing.
@@ -123,6 +148,23 @@ impl Folder {
             *synced = named;
         }
         Ok(())
+    }
+}
+
+/// Since it was last written. One that is gone meanwhile is not old.
+fn age(entry: &fs::DirEntry) -> io::Result<Duration> {
+    let written = match entry.metadata().and_then(|metadata| metadata.modified()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Duration::ZERO),
+        written => written?,
+    };
+    Ok(SystemTime::now().duration_since(written).unwrap_or_default())
+}
+
+/// Another process may have been faster.
+fn ignore_absent(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 
@@ -306,6 +348,25 @@ mod tests {
         fs::write(folder.folder.path.join(".b.eml.7.unfinished"), "half").unwrap();
         let folder = MailFolder::open(&data, "orders@shop.example").unwrap();
         assert_eq!(files(&folder).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn of_two_processes_in_one_folder_none_removes_what_the_other_writes() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = MailFolder::shared(directory.path(), "orders@shop.example").unwrap();
+        let (recent, old) =
+            (first.folder.path.join(".a.eml.1.unfinished"), first.folder.path.join(".b.eml.1.unfinished"));
+        fs::write(&recent, "half").unwrap();
+        fs::write(&old, "half").unwrap();
+        let long_ago = SystemTime::now() - 2 * ABANDONED_AFTER;
+        File::options().write(true).open(&old).unwrap().set_modified(long_ago).unwrap();
+
+        let second = MailFolder::shared(directory.path(), "orders@shop.example").unwrap();
+        assert_eq!(files(&second), [recent.clone()]);
+        assert_ne!(first.folder.writer, second.folder.writer);
+        first.send(&mail()).await.unwrap();
+        second.send(&mail()).await.unwrap();
+        assert_eq!(files(&second).len(), 2);
     }
 
     #[tokio::test]

@@ -1,5 +1,13 @@
 //! The one place that wires adapters to actors to HTTP. Everything is a child of one tree, started in the order in which
 //! each needs the one before, and stopped in reverse: intake first, the store last.
+//!
+//! Which store there is only `storage.rs` and the two beside it know.
+
+mod embedded;
+mod identity;
+mod only;
+mod storage;
+mod subscribers;
 
 use std::cell::RefCell;
 use std::io;
@@ -16,27 +24,29 @@ use actors::event_store::EventStore;
 use actors::inbox::InboxError;
 use actors::journal::actor::JournalActor;
 use actors::journal::{self, Health};
+use actors::nodes::{Heartbeat, Process, Roll};
 use actors::order::Orders;
 use actors::order::directory::{self, Layout, Ports, Shard};
 use actors::order::stream::Rules;
-use actors::subscriber;
-use actors::subscriber::actor::SubscriberHandle;
-use actors::subscriber::registry::{self, Registered};
-use actors::subscriber::settings::Settings;
+use actors::subscriber::registry::{Parts, Registered};
 use actors::supervisor::child::Limits;
 use actors::supervisor::policy::{Backoff, Intensity};
 use actors::supervisor::tree::Status;
 use actors::supervisor::{Child, End, Failure, Handle, Ledger, LedgerStore, Node, Policy, Root, Strategy, Supervisor};
 use futures_util::FutureExt;
-use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use crate::config::{self, Config, millis};
+use crate::config::{Config, millis};
 use crate::http::{self, Listeners, Part, Readiness, Service};
 use crate::mail::{MailFolder, MailFolderError};
-use crate::sqlite::ledger::LedgerFile;
-use crate::sqlite::{DataDirectory, DirectoryError, OpenError, SqliteInbox, Store};
+use crate::sqlite::{DataDirectory, DirectoryError, OpenError};
 use crate::telemetry::StartUp;
+
+use embedded::Embedded;
+use identity::Identity;
+pub use only::Only;
+use storage::Storage;
+use subscribers::Subscribers;
 
 /// Why a docket does not start.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +57,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The deployment at `mongodb.uri` would never do.
+    #[error("mongodb.uri: {0}")]
+    Mongodb(String),
     /// A subscriber's store cannot be opened.
     #[error(transparent)]
     Inbox(#[from] InboxError),
@@ -69,7 +82,7 @@ pub enum StartError {
         /// What there is.
         known: String,
     },
-    /// On SQLite without a broker, subscribers follow the log in the order service's own process.
+    /// Without a broker, subscribers follow the log in a process of the order service.
     #[error("--only without orders: this version cannot run subscribers apart from the orders; name orders as well")]
     WithoutOrders,
     /// An address cannot be bound.
@@ -84,33 +97,6 @@ impl StartError {
     }
 }
 
-/// Which parts of docket a process runs: all, or those that were named (`--only orders,notification`).
-#[derive(Clone, Debug, Default)]
-pub struct Only(Option<Vec<String>>);
-
-impl Only {
-    /// Those with these names; all without any.
-    pub fn named(names: Vec<String>) -> Self {
-        Self(Some(names).filter(|names| !names.is_empty()))
-    }
-
-    fn runs(&self, name: &str) -> bool {
-        self.0.as_ref().is_none_or(|names| names.iter().any(|named| named == name))
-    }
-
-    fn check<'a>(&self, subscribers: impl Iterator<Item = &'a str>) -> Result<(), StartError> {
-        let known: Vec<&str> = std::iter::once(ORDERS).chain(subscribers).collect();
-        let unknown = self.0.iter().flatten().find(|name| !known.contains(&name.as_str()));
-        if let Some(name) = unknown {
-            return Err(StartError::UnknownPart { name: name.clone(), known: known.join(", ") });
-        }
-        if self.runs(ORDERS) { Ok(()) } else { Err(StartError::WithoutOrders) }
-    }
-}
-
-/// The part that serves orders.
-const ORDERS: &str = "orders";
-
 /// A docket that runs.
 pub struct System {
     /// Where callers are served, with the real port.
@@ -119,9 +105,8 @@ pub struct System {
     pub ops: SocketAddr,
     root: Root,
     node: Node,
-    store: Store,
-    inboxes: Vec<Arc<SqliteInbox>>,
-    subscribers: Vec<&'static str>,
+    storage: Arc<dyn Storage>,
+    process: Process,
     /// Ended when this is dropped.
     _arbiters: Arbiters,
 }
@@ -155,62 +140,88 @@ impl Drop for Arbiters {
 
 impl System {
     /// Opens the stores, starts every actor and serves. To be called on an actix system; what is configured as 0 is what
-    /// the machine gives.
+    /// the machine gives. `subscribers` makes those that there are ([`actors::subscriber::registry::all`]).
+    ///
+    /// A MongoDB that is away is waited for; dropping the future ends the wait.
     ///
     /// # Errors
     /// Whatever keeps it from serving. Nothing is left running then.
-    pub async fn start(config: &Config, only: &Only) -> Result<Self, StartError> {
+    pub async fn start(
+        config: &Config,
+        only: &Only,
+        subscribers: impl FnOnce(&Parts) -> Vec<Registered>,
+    ) -> Result<Self, StartError> {
+        // An address that is taken is said at once, but nobody is let in before there is somebody to serve them.
+        drop(Listeners::bind(config)?);
+        let identity = Identity::of(&config.node);
+        let (directory, mailer) = folders(config)?;
+        let registered = only.select(config, subscribers(&Parts { mailer: Arc::new(mailer) }))?;
+        let storage: Arc<dyn Storage> = match &directory {
+            Some(directory) => Arc::new(Embedded::open(directory)?),
+            None => return Err(StartError::Mongodb("not yet".to_owned())),
+        };
+        Self::start_on(config, storage, identity, registered).await
+    }
+
+    async fn start_on(
+        config: &Config,
+        storage: Arc<dyn Storage>,
+        identity: Identity,
+        registered: Vec<Registered>,
+    ) -> Result<Self, StartError> {
         let listeners = Listeners::bind(config)?;
         let (http, ops) = listeners.addresses()?;
-        let directory = DataDirectory::lock(&config.data.directory)?;
-        let store = Store::open(&directory)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let ledger = Ledger::new(&node_name());
-        let ledger_file: Arc<dyn LedgerStore> = Arc::new(LedgerFile::new(&directory));
-        if let Err(error) = ledger.load(&*ledger_file).await {
+        let process = identity.process(config, (http, ops), &registered, clock.now());
+        let ports = storage.ports();
+        let ledger = Ledger::new(&process.name);
+        if let Err(error) = ledger.load(&*ports.ledger).await {
             tracing::warn!(%error, "the ledger of earlier runs cannot be read");
         }
         let node = Node::root("docket", Arc::clone(&clock), ledger.clone(), u64::from(std::process::id()));
         let arbiters = Arbiters::new(config);
 
-        let (journal, journal_address, health) = journal_child(config, &store, arbiters.journal.handle());
-        let ports = Ports {
-            store: Arc::new(store.clone()),
-            snapshots: Arc::new(store.clone()),
+        let (journal, journal_address, health) = journal_child(config, &ports.events, arbiters.journal.handle());
+        let order_ports = Ports {
+            store: Arc::clone(&ports.events),
+            snapshots: Arc::clone(&ports.snapshots),
             journal: journal_address.recipient(),
             clock,
             rules: Rules::ORDER,
         };
-        let subscribers = Subscribers::open(config, only, &directory, &store, &arbiters.subscribers)?;
-        let (shards, orders) = orders_child(config, ports, &arbiters.shards);
-        let readiness = Parts { node: node.clone(), health };
-        let names = subscribers.handles.iter().map(SubscriberHandle::name).collect();
+        let subscribers = Subscribers::open(config, registered, &*storage, &arbiters.subscribers).await?;
+        let (shards, orders) = orders_child(config, order_ports, &arbiters.shards);
+        let readiness = ReadyParts { node: node.clone(), health };
+        let roll = Roll::new(process.clone());
+        let heartbeat = Heartbeat::new(storage.nodes(&process), process.clone(), roll.clone());
         let service = Data::new(Service {
             orders: Some(Arc::new(orders)),
             subscribers: subscribers.handles,
             readiness: Arc::new(readiness),
             tree: node.clone(),
+            nodes: roll,
             limits: http::Limits::of(config),
         });
         let root = Supervisor::new(Strategy::OneForOne, policy(config))
-            .child(ledger_child(ledger, ledger_file))
-            .child(store_child(store.clone()))
+            .child(ledger_child(ledger, ports.ledger))
+            .child(storage.child())
             .child(journal)
             .child(shards)
             .child(subscribers.child)
             .child(http_child(config, listeners, service))
+            .child(nodes_child(heartbeat))
             .start(&node);
-        let inboxes = subscribers.inboxes;
-        Ok(Self { http, ops, root, node, store, inboxes, subscribers: names, _arbiters: arbiters })
+        Ok(Self { http, ops, root, node, storage, process, _arbiters: arbiters })
     }
 
     /// What it says about itself at the start.
     pub fn start_up(&self, config: &Config) -> StartUp {
-        let file = config.data.directory.join(crate::sqlite::store::FILE_NAME);
+        let subscribers = self.process.roles.iter().filter(|role| *role != only::ORDERS);
         StartUp {
-            store: format!("SQLite in {}, on disk at each commit", file.display()),
+            node: self.process.name.clone(),
+            store: self.storage.said(),
             broker: "none: subscribers follow the log".to_owned(),
-            subscribers: self.subscribers.iter().map(|name| (*name).to_owned()).collect(),
+            subscribers: subscribers.cloned().collect(),
             http: self.http,
             ops: self.ops,
             open: config.auth.open,
@@ -225,7 +236,7 @@ impl System {
     /// Runs until something essential has failed for good, or until `stop` resolves and everything has stopped: in
     /// order, each part within its deadline. `at_once` cuts the stopping short.
     pub async fn run_until(self, stop: impl Future<Output = ()>, at_once: impl Future<Output = ()>) -> End {
-        let Self { mut root, store, inboxes, .. } = self;
+        let Self { mut root, storage, .. } = self;
         let end = tokio::select! {
             end = &mut root => end,
             () = stop => {
@@ -233,12 +244,20 @@ impl System {
                 tokio::select! { end = &mut root => end, () = at_once => End::Asked }
             }
         };
-        // What was acknowledged is durable already; this only spares the next start the write-ahead logs.
-        let inboxes = join_all(inboxes.iter().map(|inbox| inbox.close()));
-        let closed = async { tokio::join!(inboxes, store.close()) };
-        drop(tokio::time::timeout(CLOSE_WITHIN, closed).await);
+        drop(tokio::time::timeout(CLOSE_WITHIN, storage.close()).await);
         end
     }
+}
+
+/// The folder with its lock, which only the embedded store needs, and the mails in it, which several processes may write.
+fn folders(config: &Config) -> Result<(Option<DataDirectory>, MailFolder), StartError> {
+    let (path, from) = (&config.data.directory, &config.notification.from);
+    if !config.mongodb.uri.is_empty() {
+        return Ok((None, MailFolder::shared(path, from)?));
+    }
+    let directory = DataDirectory::lock(path)?;
+    let mailer = MailFolder::open(&directory, from)?;
+    Ok((Some(directory), mailer))
 }
 
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -263,26 +282,9 @@ fn policy(config: &Config) -> Policy {
     }
 }
 
-/// Watches over the store's writing thread, and starts another when it has died.
-fn store_child(store: Store) -> Child {
-    Child::task("store", "store", move |_: &Node| {
-        move |handle: &Handle| {
-            let (store, handle) = (store.clone(), handle.clone());
-            async move {
-                store.restart_writer().map_err(Failure::error)?;
-                tokio::select! {
-                    said = store.writer_died() => Err(Failure::error(said)),
-                    () = handle.stop_requested() => Ok(()),
-                }
-            }
-            .boxed_local()
-        }
-    })
-}
-
 fn journal_child(
     config: &Config,
-    store: &Store,
+    store: &Arc<dyn EventStore>,
     arbiter: ArbiterHandle,
 ) -> (Child, Addr<JournalActor>, watch::Receiver<Health>) {
     let limits = journal::Limits {
@@ -294,8 +296,7 @@ fn journal_child(
         away_first: millis(config.journal.retry_first_ms),
         away_max: millis(config.journal.retry_max_ms),
     };
-    let store: Arc<dyn EventStore> = Arc::new(store.clone());
-    let (journal, health) = JournalActor::new(store, limits);
+    let (journal, health) = JournalActor::new(Arc::clone(store), limits);
     let (child, address) = Child::actor("journal", "journal", move |ctx, _, _| journal.on(ctx));
     (child.on(arbiter), address, health)
 }
@@ -323,73 +324,6 @@ fn orders_child(config: &Config, ports: Ports, arbiters: &[Arbiter]) -> (Child, 
         addresses.push(address);
     }
     (Child::supervisor("orders", shards), layout.door(addresses))
-}
-
-/// The subscribers, each with a store of its own.
-struct Subscribers {
-    child: Child,
-    handles: Vec<SubscriberHandle>,
-    inboxes: Vec<Arc<SqliteInbox>>,
-}
-
-impl Subscribers {
-    fn open(
-        config: &Config,
-        only: &Only,
-        directory: &DataDirectory,
-        store: &Store,
-        arbiter: &Arbiter,
-    ) -> Result<Self, StartError> {
-        let mailer = MailFolder::open(directory, &config.notification.from)?;
-        let all = registry::all(&registry::Parts { mailer: Arc::new(mailer) });
-        only.check(all.iter().map(Registered::name))?;
-        check_sections(config, &all)?;
-        let mut supervisor = Supervisor::new(Strategy::OneForOne, policy(config));
-        let (mut handles, mut inboxes) = (Vec::new(), Vec::new());
-        for registered in all.into_iter().filter(|registered| only.runs(registered.name())) {
-            let name = registered.name();
-            let inbox = Arc::new(SqliteInbox::open(directory, name)?);
-            inboxes.push(Arc::clone(&inbox));
-            let log = Arc::new(store.clone());
-            let ports =
-                subscriber::actor::Ports { inbox, log: log.clone(), history: log, clock: Arc::new(SystemClock) };
-            let settings = subscriber_settings(config.subscriber(name));
-            let (child, handle) = subscriber::actor::child(registered, ports, settings);
-            supervisor = supervisor.child(child.on(arbiter.handle()));
-            handles.push(handle);
-        }
-        Ok(Self { child: Child::supervisor("subscribers", supervisor), handles, inboxes })
-    }
-}
-
-/// A section for a subscriber that does not exist is a mistyped name: it would be without effect.
-fn check_sections(config: &Config, all: &[Registered]) -> Result<(), StartError> {
-    let known: Vec<_> = all.iter().map(Registered::name).collect();
-    match config.subscribers.keys().find(|name| !known.contains(&name.as_str())) {
-        Some(name) => Err(StartError::UnknownSubscriber { name: name.clone(), known: known.join(", ") }),
-        None => Ok(()),
-    }
-}
-
-fn subscriber_settings(limits: &config::Subscriber) -> Settings {
-    Settings {
-        batch_events_max: limits.batch_events_max as usize,
-        batch_documents_max: limits.batch_documents_max as usize,
-        batch_bytes_max: usize::try_from(limits.batch_bytes_max).unwrap_or(usize::MAX),
-        queue_events_max: limits.queue_events_max as usize,
-        rows_cached_max: limits.rows_cached_max as usize,
-        lanes_at_once_max: limits.lanes_at_once_max as usize,
-        history_commits_max: limits.history_commits_max as usize,
-        effects_loaded_max: limits.effects_loaded_max as usize,
-        effects_at_once_max: limits.effects_at_once_max as usize,
-        effects_max: limits.effects_max,
-        handler_timeout: millis(limits.handler_timeout_ms),
-        backoff: subscriber::settings::Backoff {
-            first: millis(limits.backoff_first_ms),
-            factor: limits.backoff_factor,
-            max: millis(limits.backoff_max_ms),
-        },
-    }
 }
 
 /// Serves until it is asked to stop; then takes no more connections and lets what is under way finish.
@@ -423,12 +357,12 @@ fn http_child(config: &Config, listeners: Listeners, service: Data<Service>) -> 
 }
 
 /// What `/readyz` says.
-struct Parts {
+struct ReadyParts {
     node: Node,
     health: watch::Receiver<Health>,
 }
 
-impl Readiness for Parts {
+impl Readiness for ReadyParts {
     fn parts(&self) -> Vec<Part> {
         let health = self.health.borrow().clone();
         let store = Part {
@@ -437,7 +371,9 @@ impl Readiness for Parts {
             detail: health.away.is_some().then(|| "the store does not take writes now".into()),
         };
         let children = self.node.view().children;
-        let children = children.into_iter().filter(|child| child.name != "store").map(|child| Part {
+        // The store is the journal's to judge, and without the registry everything works.
+        let children = children.into_iter().filter(|child| !["store", NODES].contains(&child.name.as_str()));
+        let children = children.map(|child| Part {
             ready: matches!(child.status, Status::Running),
             detail: (!matches!(child.status, Status::Running)).then(|| "it is being started again".into()),
             name: child.name.into(),
@@ -464,19 +400,37 @@ fn ledger_child(ledger: Ledger, store: Arc<dyn LedgerStore>) -> Child {
     Child::task("ledger", "ledger", job).isolated()
 }
 
-/// How this process is called in the ledger: host and pid.
-fn node_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    format!("{}:{}", if host.is_empty() { "docket" } else { host }, std::process::id())
+/// The name of the child that beats.
+const NODES: &str = "nodes";
+
+/// Last to start and first to stop: it says of this process that it is there.
+fn nodes_child(heartbeat: Heartbeat) -> Child {
+    let job = move |_: &Node| {
+        move |handle: &Handle| {
+            let (heartbeat, handle) = (heartbeat.clone(), handle.clone());
+            async move {
+                tokio::select! {
+                    () = heartbeat.beat() => {}
+                    () = handle.stop_requested() => heartbeat.leave().await,
+                }
+                Ok(())
+            }
+            .boxed_local()
+        }
+    };
+    let child = Child::task(NODES, "nodes", job).isolated();
+    child.limits(Limits { stuck_after: None, stop_within: LEAVE_WITHIN })
 }
+
+/// A process that cannot leave the registry in this time is seen as silent instead.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// A docket in `folder`, on any free ports, that bears two restarts of what nothing works without.
-    async fn start(folder: &std::path::Path) -> System {
+    fn config(folder: &std::path::Path) -> Config {
         let environment = [
             ("DOCKET__HTTP__BIND", "127.0.0.1:0".to_owned()),
             ("DOCKET__OPS__BIND", "127.0.0.1:0".to_owned()),
@@ -485,16 +439,19 @@ mod tests {
             ("DOCKET__SUPERVISOR__BACKOFF_FIRST_MS", "1".to_owned()),
         ];
         let environment = environment.into_iter().map(|(key, value)| (key.to_owned(), value));
-        let config = Config::load(None, environment).expect("a configuration");
-        System::start(&config, &Only::default()).await.expect("a docket")
+        Config::load(None, environment).expect("a configuration")
     }
 
     #[test]
     fn what_nothing_works_without_ends_the_process_with_its_reason_when_it_keeps_failing() {
         let folder = tempfile::tempdir().expect("a folder");
+        let config = config(folder.path());
         let end = actix_rt::System::new().block_on(async {
-            let system = start(folder.path()).await;
-            let store = system.store.clone();
+            let directory = DataDirectory::lock(folder.path()).expect("a folder");
+            let embedded = Embedded::open(&directory).expect("a store");
+            let store = embedded.store().clone();
+            let identity = Identity::of(&config.node);
+            let system = System::start_on(&config, Arc::new(embedded), identity, Vec::new()).await.expect("a docket");
             for _ in 0..3 {
                 store.panic_writer().await;
             }

@@ -46,6 +46,8 @@ pub fn start(log: &Log) -> Result<(), Box<dyn std::error::Error + Send + Sync>> 
 /// What a docket says about itself once it serves.
 #[derive(Clone, Debug)]
 pub struct StartUp {
+    /// How this process is called in the ledger and among its replicas.
+    pub node: String,
     /// Where events are kept, such as `SQLite in data/orders.db, on disk at each commit`.
     pub store: String,
     /// How events travel, such as `none: subscribers follow the log`.
@@ -64,6 +66,7 @@ impl StartUp {
     /// Writes the lines. The one with the message `serving` comes last and has the addresses as `http.address` and
     /// `ops.address`: whoever started a docket on port 0 reads them there.
     pub fn log(&self) {
+        tracing::info!("node: {}", self.node);
         tracing::info!("store: {}", self.store);
         tracing::info!("broker: {}", self.broker);
         tracing::info!("subscribers: {}", or_none(&self.subscribers));

@@ -2,6 +2,8 @@
 //!
 //! It only informs. Nothing rests on it: not who is active (leases say that), nor what is stored.
 
+mod heartbeat;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::event_store::StoreError;
+
+pub use heartbeat::{FORGOTTEN_AFTER, Heartbeat, Roll};
 
 /// A process is not trusted to be there when it has missed so many beats.
 pub const BEATS_MISSED_MAX: u32 = 3;

@@ -1,4 +1,4 @@
-//! `docket tree`: who supervises whom, and how each is.
+//! `docket tree`: who supervises whom, and how each is; and which processes share the store.
 
 use std::process::ExitCode;
 
@@ -23,17 +23,52 @@ struct Node {
     children: Vec<Node>,
 }
 
+/// Beside the tree: the processes.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(flatten)]
+    root: Node,
+    /// A docket of an earlier version does not say.
+    #[serde(default)]
+    nodes: Vec<Process>,
+}
+
+#[derive(Deserialize)]
+struct Process {
+    name: String,
+    http: String,
+    ops: String,
+    version: String,
+    roles: Vec<String>,
+    alive: bool,
+    silent_for_ms: u64,
+}
+
 pub(super) fn run(server: &Server) -> Done {
     let tree: Value = block_on(server.docket()?.get("api/tree"))?;
     if server.json {
         print_json(&tree)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let root = Node::deserialize(&tree).map_err(|error| super::CommandError::not_done(error.to_string()))?;
+    let Answer { root, nodes } =
+        Answer::deserialize(&tree).map_err(|error| super::CommandError::not_done(error.to_string()))?;
     let mut rows = table(&["name", "kind", "state", "since", "restarts", "in all"]);
     add(&root, "", "", &mut rows);
     print(text(rows))?;
+    if !nodes.is_empty() {
+        print(format_args!("\n{}", text(processes(&nodes))))?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn processes(nodes: &[Process]) -> comfy_table::Table {
+    let mut rows = table(&["node", "seen", "version", "addresses", "runs"]);
+    for node in nodes {
+        let seen = if node.alive { "alive".to_owned() } else { format!("silent for {} s", node.silent_for_ms / 1_000) };
+        let addresses = format!("http {}\nops {}", node.http, node.ops);
+        rows.add_row([node.name.clone(), seen, node.version.clone(), addresses, node.roles.join("\n")]);
+    }
+    rows
 }
 
 fn add(node: &Node, lead: &str, below: &str, rows: &mut comfy_table::Table) {

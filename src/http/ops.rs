@@ -5,7 +5,10 @@ use std::sync::Arc;
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::web::Data;
+use actors::clock::Timestamp;
+use actors::nodes::{Process, Seen};
 use actors::supervisor::ledger::{Count, ENTRIES_MAX, Entry};
+use actors::supervisor::tree::NodeView;
 use serde::Serialize;
 
 use super::Service;
@@ -39,9 +42,45 @@ struct Restarts {
     lost: u64,
 }
 
-/// Who supervises whom, and how each is.
+/// Who supervises whom in this process, and which processes there are.
+#[derive(Serialize)]
+struct Tree {
+    #[serde(flatten)]
+    root: NodeView,
+    /// All that share the store, or this one alone.
+    nodes: Vec<NodeEntry>,
+}
+
+/// A process that shares the store.
+#[derive(Serialize)]
+struct NodeEntry {
+    name: String,
+    /// The name in which it holds leases: another one after each start.
+    instance: String,
+    http: String,
+    ops: String,
+    version: String,
+    roles: Vec<String>,
+    started_at: Timestamp,
+    /// Whether it was heard of lately.
+    alive: bool,
+    /// Since it was last heard of, by the store's clock.
+    silent_for_ms: u64,
+}
+
+impl From<Seen> for NodeEntry {
+    fn from(seen: Seen) -> Self {
+        let (alive, silent_for) = (seen.is_alive(), seen.silent_for);
+        let Process { instance, name, http, ops, version, roles, started_at, heartbeat_ms: _ } = seen.process;
+        let silent_for_ms = u64::try_from(silent_for.as_millis()).unwrap_or(u64::MAX);
+        Self { name, instance, http, ops, version, roles, started_at, alive, silent_for_ms }
+    }
+}
+
+/// Who supervises whom, and how each is; and which processes there are.
 pub(super) async fn tree(service: Data<Service>) -> HttpResponse {
-    HttpResponse::Ok().json(service.tree.view())
+    let nodes = service.nodes.list().into_iter().map(NodeEntry::from).collect();
+    HttpResponse::Ok().json(Tree { root: service.tree.view(), nodes })
 }
 
 /// What was restarted or quarantined, and why.

@@ -36,14 +36,19 @@ pub async fn answered<T>(
 /// Whether waiting may help.
 pub fn unusable(error: &Error) -> Unusable {
     let said = words(error);
-    let refused = match &*error.kind {
+    let never = matches!(
+        &*error.kind,
         ErrorKind::Authentication { .. }
-        | ErrorKind::IncompatibleServer { .. }
-        | ErrorKind::InvalidTlsConfig { .. }
-        | ErrorKind::InvalidArgument { .. } => true,
-        _ => error::code(error).is_some_and(|code| REFUSALS.contains(&code)),
-    };
-    if refused { Unusable::Refused(said) } else { Unusable::Away(said) }
+            | ErrorKind::IncompatibleServer { .. }
+            | ErrorKind::InvalidTlsConfig { .. }
+            | ErrorKind::InvalidArgument { .. }
+    );
+    if never || is_refusal(error) { Unusable::Refused(said) } else { Unusable::Away(said) }
+}
+
+/// Whether the server does not let this user do that.
+pub fn is_refusal(error: &Error) -> bool {
+    error::code(error).is_some_and(|code| REFUSALS.contains(&code))
 }
 
 /// `Unauthorized`, `AuthenticationFailed`, `AtlasError`.
@@ -51,15 +56,16 @@ const REFUSALS: [i32; 3] = [13, 18, 8000];
 
 /// An error in few words, without what only the driver's authors want to know.
 pub fn words(error: &Error) -> String {
-    match &*error.kind {
-        ErrorKind::ServerSelection { message, .. } => selection(message),
-        ErrorKind::Authentication { message, .. } => format!("it does not let this user in: {message}"),
-        ErrorKind::Command(command) if REFUSALS.contains(&command.code) => {
-            format!("it does not allow this user that: {}", command.message)
-        }
-        ErrorKind::Command(command) => format!("{} ({})", command.message, command.code),
-        ErrorKind::Io(error) => error.to_string(),
-        _ => error.kind.to_string(),
+    let refusal = is_refusal(error);
+    if let ErrorKind::ServerSelection { message, .. } = &*error.kind {
+        selection(message)
+    } else if let ErrorKind::Authentication { message, .. } = &*error.kind {
+        format!("it does not let this user in: {message}")
+    } else if let ErrorKind::Command(command) = &*error.kind {
+        let who = if refusal { "it does not allow this user that: " } else { "" };
+        format!("{who}{} ({})", command.message, command.code)
+    } else {
+        error.kind.to_string()
     }
 }
 

@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::web::Data;
-use actors::clock::SystemClock;
+use actors::clock::{SystemClock, Timestamp};
 use actors::money::Amount;
+use actors::nodes::{Process, Roll};
 use actors::order::Version;
 use actors::order::aggregate::Status;
 use actors::order::error::{CommandError, FieldError, NotDone, ReadError, Refusal};
@@ -80,6 +81,19 @@ impl Answer {
     }
 }
 
+fn process() -> Process {
+    Process {
+        instance: "host:1/a".to_owned(),
+        name: "host:1".to_owned(),
+        http: "127.0.0.1:8080".to_owned(),
+        ops: "127.0.0.1:8081".to_owned(),
+        version: "0.1.0".to_owned(),
+        roles: vec!["orders".to_owned()],
+        started_at: Timestamp::EPOCH,
+        heartbeat_ms: 60_000,
+    }
+}
+
 impl Docket {
     fn start() -> Self {
         Self::with(|_| {}, true)
@@ -96,6 +110,7 @@ impl Docket {
         let service = Service {
             orders: orders.then(|| Arc::clone(&stub) as _),
             readiness: Arc::clone(&ready) as _,
+            nodes: Roll::new(process()),
             tree: Node::root("docket", Arc::new(SystemClock), Ledger::new("test"), 1),
             subscribers: Vec::new(),
             limits: Limits::of(&config),
@@ -767,7 +782,11 @@ async fn operators_find_the_tree_the_restarts_and_the_orders() {
     let docket = Docket::start();
     let order = docket.placed().await;
     let ask = |path: &str| send(docket.client.get(format!("http://{}{path}", docket.ops)));
-    assert_eq!(ask("/api/tree").await.json()["name"], "docket");
+    let tree = ask("/api/tree").await.json();
+    let node = &tree["nodes"][0];
+    assert_eq!((&tree["name"], &node["name"], &node["alive"]), (&json!("docket"), &json!("host:1"), &json!(true)));
+    assert_eq!((&node["roles"], &node["version"]), (&json!(["orders"]), &json!("0.1.0")));
+    assert_eq!((&node["http"], &node["ops"]), (&json!("127.0.0.1:8080"), &json!("127.0.0.1:8081")));
     assert_eq!(ask("/api/restarts").await.json()["restarts"], json!([]));
     assert_eq!(ask(&format!("/api{order}")).await.text, docket.get(&order).await.text);
     assert_eq!(ask("/api/subscribers").await.json()["subscribers"], json!([]));

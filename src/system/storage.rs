@@ -1,0 +1,48 @@
+//! What a docket keeps its data in, behind the ports. Which adapters these are is decided by the configuration, once:
+//! where a [`Storage`] is opened. Nobody else asks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::event_store::EventStore;
+use actors::history::History;
+use actors::inbox::Inbox;
+use actors::log::Log;
+use actors::nodes::{Nodes, Process};
+use actors::snapshots::Snapshots;
+use actors::supervisor::{Child, LedgerStore};
+use async_trait::async_trait;
+
+use super::StartError;
+
+/// An opened store with all that belongs to it.
+#[async_trait]
+pub(super) trait Storage: Send + Sync {
+    /// The order service's.
+    fn ports(&self) -> Ports;
+
+    /// Where the processes that share it are listed.
+    fn nodes(&self, me: &Process) -> Arc<dyn Nodes>;
+
+    /// The store of the subscriber `name`. A lease in it lasts for so long, where several processes share it.
+    async fn inbox(&self, name: &'static str, lease: Duration) -> Result<Arc<dyn Inbox>, StartError>;
+
+    /// What watches over it: essential, for nothing works without.
+    fn child(&self) -> Child;
+
+    /// What it is, for people, without anything secret.
+    fn said(&self) -> String;
+
+    /// Closes what was opened. What was acknowledged is durable already; this only spares the next start some work.
+    async fn close(&self);
+}
+
+/// The ports of the order service.
+#[derive(Clone)]
+pub(super) struct Ports {
+    pub(super) events: Arc<dyn EventStore>,
+    pub(super) snapshots: Arc<dyn Snapshots>,
+    pub(super) log: Arc<dyn Log>,
+    pub(super) history: Arc<dyn History>,
+    pub(super) ledger: Arc<dyn LedgerStore>,
+}

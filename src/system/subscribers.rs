@@ -1,0 +1,66 @@
+//! The subscribers of this process, each with a store of its own. On a shared store they run in every process; a lease in
+//! a subscriber's store decides where it is active.
+
+use std::sync::Arc;
+
+use actix_rt::Arbiter;
+use actors::clock::SystemClock;
+use actors::subscriber::actor::{self, Ports, SubscriberHandle};
+use actors::subscriber::registry::Registered;
+use actors::subscriber::settings::{Backoff, Settings};
+use actors::supervisor::{Child, Strategy, Supervisor};
+
+use super::storage::Storage;
+use super::{StartError, policy};
+use crate::config::{self, Config, millis};
+
+/// The subscribers, started by their supervisor.
+pub(super) struct Subscribers {
+    pub(super) child: Child,
+    pub(super) handles: Vec<SubscriberHandle>,
+}
+
+impl Subscribers {
+    /// Opens their stores.
+    pub(super) async fn open(
+        config: &Config,
+        registered: Vec<Registered>,
+        storage: &dyn Storage,
+        arbiter: &Arbiter,
+    ) -> Result<Self, StartError> {
+        let store = storage.ports();
+        let mut supervisor = Supervisor::new(Strategy::OneForOne, policy(config));
+        let mut handles = Vec::new();
+        for one in registered {
+            let limits = config.subscriber(one.name());
+            let inbox = storage.inbox(one.name(), millis(limits.lease_ms)).await?;
+            let (log, history) = (Arc::clone(&store.log), Arc::clone(&store.history));
+            let ports = Ports { inbox, log, history, clock: Arc::new(SystemClock) };
+            let (child, handle) = actor::child(one, ports, settings(limits));
+            supervisor = supervisor.child(child.on(arbiter.handle()));
+            handles.push(handle);
+        }
+        Ok(Self { child: Child::supervisor("subscribers", supervisor), handles })
+    }
+}
+
+fn settings(limits: &config::Subscriber) -> Settings {
+    Settings {
+        batch_events_max: limits.batch_events_max as usize,
+        batch_documents_max: limits.batch_documents_max as usize,
+        batch_bytes_max: usize::try_from(limits.batch_bytes_max).unwrap_or(usize::MAX),
+        queue_events_max: limits.queue_events_max as usize,
+        rows_cached_max: limits.rows_cached_max as usize,
+        lanes_at_once_max: limits.lanes_at_once_max as usize,
+        history_commits_max: limits.history_commits_max as usize,
+        effects_loaded_max: limits.effects_loaded_max as usize,
+        effects_at_once_max: limits.effects_at_once_max as usize,
+        effects_max: limits.effects_max,
+        handler_timeout: millis(limits.handler_timeout_ms),
+        backoff: Backoff {
+            first: millis(limits.backoff_first_ms),
+            factor: limits.backoff_factor,
+            max: millis(limits.backoff_max_ms),
+        },
+    }
+}
