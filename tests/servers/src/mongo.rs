@@ -1,0 +1,234 @@
+//! A database of one's own on the server that all tests share, and a server of one's own.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mongodb::Client;
+use mongodb::options::ClientOptions;
+use tempfile::TempDir;
+use tokio::task::spawn_blocking;
+use uuid::Uuid;
+
+use crate::mongod::{self, Options, Port};
+use crate::variable;
+
+/// The server that all tests share.
+const URI: &str = "DOCKET_TEST_MONGODB_URI";
+/// The program of servers of one's own: `mongod` or `secantusd-rs`.
+const PROGRAM: &str = "DOCKET_TEST_MONGODB_PROGRAM";
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// A name on the server that all tests share. The database of that name goes with it, and those whose names begin with
+/// it and `_`.
+#[derive(Debug)]
+pub struct MongoDatabase {
+    uri: String,
+    name: String,
+}
+
+impl MongoDatabase {
+    /// One that nobody else has.
+    ///
+    /// # Panics
+    /// When no server is named.
+    #[expect(clippy::new_without_default, reason = "it is another one each time")]
+    #[track_caller]
+    pub fn new() -> Self {
+        Self { uri: variable(URI), name: format!("t_{}", Uuid::now_v7().simple()) }
+    }
+
+    /// The server.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for MongoDatabase {
+    fn drop(&mut self) {
+        let (uri, name) = (self.uri.clone(), self.name.clone());
+        // A runtime of its own: that of the test may be the one that drops this. What is left over is only rubbish.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(drop_databases(&uri, &name)).map_err(std::io::Error::other)
+        });
+        let _ = dropped.join();
+    }
+}
+
+async fn drop_databases(uri: &str, name: &str) -> mongodb::error::Result<()> {
+    let mut options = ClientOptions::parse(uri).await?;
+    options.server_selection_timeout = Some(Duration::from_secs(2));
+    let client = Client::with_options(options)?;
+    for database in client.list_database_names().await? {
+        if database.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('_')) {
+            client.database(&database).drop().await?;
+        }
+    }
+    Ok(())
+}
+
+/// A server of a test's own, on a port and a folder that stay the same until it is dropped.
+pub struct MongoServer {
+    program: PathBuf,
+    options: Options,
+    port: Port,
+    folder: TempDir,
+    process: Process,
+}
+
+impl MongoServer {
+    /// A replica set of one node, as the shared one is.
+    ///
+    /// # Panics
+    /// When it does not serve after a minute.
+    pub async fn start() -> Self {
+        Self::start_with(Options::default()).await
+    }
+
+    /// No replica set.
+    ///
+    /// # Panics
+    /// When it does not serve after a minute.
+    pub async fn start_standalone() -> Self {
+        Self::start_with(Options { standalone: true, ..Options::default() }).await
+    }
+
+    /// One that forgets its oplog but for the last `entries` (a `mongod`: but for the last megabyte).
+    ///
+    /// # Panics
+    /// When it does not serve after a minute.
+    pub async fn start_with_oplog_of(entries: u32) -> Self {
+        Self::start_with(Options { oplog_entries_max: Some(entries), ..Options::default() }).await
+    }
+
+    async fn start_with(options: Options) -> Self {
+        let program = PathBuf::from(variable(PROGRAM));
+        let port = Port::take().expect("a port");
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(data(&folder)).expect("a folder for its data");
+        let process = Process::start(&program, options, &port, &folder).await;
+        Self { program, options, port, folder, process }
+    }
+
+    /// Where it is, past any proxy.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port.number))
+    }
+
+    /// Its address for a driver.
+    pub fn uri(&self) -> String {
+        format!("mongodb://{}/?directConnection=true", self.address())
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again after [`kill`](Self::kill), where it was and with what it had on disk.
+    ///
+    /// # Panics
+    /// When it does not serve after a minute.
+    pub async fn restart(&mut self) {
+        self.process.kill();
+        self.process = Process::start(&self.program, self.options, &self.port, &self.folder).await;
+    }
+
+    /// Its process stands still (SIGSTOP): connections stay, answers do not come.
+    pub fn freeze(&self) {
+        self.process.signal("STOP");
+    }
+
+    /// Its process goes on (SIGCONT).
+    pub fn thaw(&self) {
+        self.process.signal("CONT");
+    }
+
+    /// Keeps a copy of what it has on disk, and goes on.
+    ///
+    /// # Panics
+    /// When it cannot be copied, or does not serve again after a minute.
+    pub async fn back_up(&mut self) {
+        self.kill();
+        copy(&data(&self.folder), &self.folder.path().join("copy"));
+        self.restart().await;
+    }
+
+    /// Goes on with what it had when it was [backed up](Self::back_up): all that was written since is gone.
+    ///
+    /// # Panics
+    /// When there is no copy, or it does not serve again after a minute.
+    pub async fn restore(&mut self) {
+        self.kill();
+        std::fs::remove_dir_all(data(&self.folder)).expect("its data");
+        copy(&self.folder.path().join("copy"), &data(&self.folder));
+        self.restart().await;
+    }
+
+    /// What it said so far.
+    pub fn log(&self) -> String {
+        said(&self.folder)
+    }
+}
+
+fn data(folder: &TempDir) -> PathBuf {
+    folder.path().join("data")
+}
+
+fn said(folder: &TempDir) -> String {
+    std::fs::read_to_string(folder.path().join("log")).unwrap_or_default()
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args(["--recursive", "--no-target-directory"]).arg(from).arg(to).status();
+    assert!(copied.is_ok_and(|status| status.success()), "cannot copy {} to {}", from.display(), to.display());
+}
+
+/// A child that does not outlive its owner.
+struct Process(Child);
+
+impl Process {
+    /// Once it can be written to.
+    async fn start(program: &Path, options: Options, port: &Port, folder: &TempDir) -> Self {
+        let log =
+            File::options().create(true).append(true).open(folder.path().join("log")).expect("a file for the log");
+        let mut command = mongod::command(program, port.number, &data(folder), options);
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{PROGRAM}: {}: {error}", program.display()));
+        let mut process = Self(child);
+        let (until, number) = (Instant::now() + START_MAX, port.number);
+        while !spawn_blocking(move || mongod::is_ready(number)).await.expect("no panic").unwrap_or(false) {
+            assert!(Instant::now() < until, "MongoDB does not serve; its log:\n{}", said(folder));
+            let ended = process.0.try_wait().expect("a child");
+            assert!(ended.is_none(), "MongoDB ended before it served; its log:\n{}", said(folder));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        process
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().expect("killed");
+        self.0.wait().expect("gone");
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.0.id())]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "cannot send SIG{name}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may be gone.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
