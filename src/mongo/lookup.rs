@@ -140,3 +140,125 @@ async fn read(server: &Server, commits: &Collection<RawDocumentBuf>, keys: HashS
     };
     server.answer(found).await.map_err(Failed::into_error)?.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use actors::order::{OrderId, Version};
+    use futures_util::future::join_all;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+    fn key() -> CommitKey {
+        CommitKey { order: OrderId::generate(), first: Version::FIRST }
+    }
+
+    /// What is stored, and which keys were read.
+    #[derive(Clone, Default)]
+    struct Fake {
+        stored: Arc<Mutex<HashMap<CommitKey, CommitId>>>,
+        reads: Arc<Mutex<Vec<HashSet<CommitKey>>>>,
+    }
+
+    impl Fake {
+        fn reads(&self) -> Vec<HashSet<CommitKey>> {
+            self.reads.lock().expect("no panic").clone()
+        }
+
+        /// Reads that take so long, each as of its beginning.
+        fn lookup(&self, takes: impl Fn(usize) -> Duration + Send + Sync + 'static) -> Lookup {
+            let fake = self.clone();
+            Lookup::with(ANSWER_WITHIN, move |keys| {
+                let found = fake.stored.lock().expect("no panic").clone();
+                let mut reads = fake.reads.lock().expect("no panic");
+                reads.push(keys);
+                let took = sleep(takes(reads.len()));
+                async move {
+                    took.await;
+                    Ok(found)
+                }
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_at_the_same_time_shares_a_read_and_gets_an_answer_of_his_own() {
+        let fake = Fake::default();
+        let keys: Vec<CommitKey> = (0..900).map(|_| key()).collect();
+        let stored: HashMap<_, _> = keys.iter().step_by(3).map(|key| (*key, CommitId::generate())).collect();
+        *fake.stored.lock().expect("no panic") = stored.clone();
+        let lookup = fake.lookup(|_| Duration::from_millis(10));
+        for round in 1..=3 {
+            let answers = join_all(keys.iter().map(|key| lookup.commit_at(*key))).await;
+            for (key, answer) in keys.iter().zip(answers) {
+                assert_eq!(answer.expect("an answer"), stored.get(key).copied());
+            }
+            assert!(fake.reads().len() <= 2 * round, "{} reads", fake.reads().len());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_answer_is_older_than_its_question() {
+        let fake = Fake::default();
+        let lookup = fake.lookup(|_| Duration::from_millis(50));
+        let (key, id) = (key(), CommitId::generate());
+        let early = lookup.commit_at(key);
+        tokio::pin!(early);
+        assert!(timeout(Duration::from_millis(10), &mut early).await.is_err(), "it is being read");
+        fake.stored.lock().expect("no panic").insert(key, id);
+        assert_eq!(lookup.commit_at(key).await.expect("an answer"), Some(id));
+        assert_eq!(early.await.expect("an answer"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_behind_a_read_that_hangs_and_who_hangs_is_told_in_time() {
+        let fake = Fake::default();
+        let lookup = fake.lookup(|read| if read == 1 { ANSWER_WITHIN * 60 } else { Duration::from_millis(10) });
+        let begun = Instant::now();
+        let (hung, answered) = tokio::join!(lookup.commit_at(key()), async {
+            sleep(Duration::from_millis(1)).await;
+            (lookup.commit_at(key()).await, begun.elapsed())
+        });
+        assert!(matches!(hung, Err(StoreError::Away(_))), "{hung:?}");
+        assert_eq!(begun.elapsed().as_millis(), ANSWER_WITHIN.as_millis());
+        assert!(answered.0.is_ok() && answered.1 < SLOW * 2, "{answered:?}");
+        // Once more, while the first one still hangs.
+        assert!(lookup.commit_at(key()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reads_that_hang_are_few_however_many_ask() {
+        let fake = Fake::default();
+        let lookup = fake.lookup(|_| ANSWER_WITHIN * 60);
+        for _ in 0..=READS_MAX {
+            let answers = join_all((0..100).map(|_| lookup.commit_at(key()))).await;
+            assert!(answers.iter().all(Result::is_err));
+        }
+        assert_eq!(fake.reads().len(), READS_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stops_waiting_is_not_read_for_and_harms_nobody() {
+        let fake = Fake::default();
+        let lookup = fake.lookup(|_| Duration::from_millis(50));
+        let (first, gone, last) = (key(), key(), key());
+        let (one, _, three) = tokio::join!(
+            lookup.commit_at(first),
+            async {
+                // Behind the beginning of the first one's read.
+                sleep(Duration::from_millis(1)).await;
+                timeout(Duration::from_millis(10), lookup.commit_at(gone)).await
+            },
+            async {
+                sleep(Duration::from_millis(1)).await;
+                lookup.commit_at(last).await
+            }
+        );
+        assert!(one.is_ok() && three.is_ok());
+        assert_eq!(fake.reads(), [HashSet::from([first]), HashSet::from([last])]);
+    }
+}

@@ -145,7 +145,7 @@ impl Server {
     pub async fn new(settings: &Settings) -> Result<Self, ConnectError> {
         let mut options = ClientOptions::parse(&settings.uri).await.map_err(ConnectError::Uri)?;
         let primary = Arc::new(Primary::looked_for(settings.select_within));
-        options.app_name = Some("docket".to_owned());
+        options.app_name.get_or_insert_with(|| "docket".to_owned());
         options.max_pool_size = Some(settings.pool_max);
         // A cold pool made the first hundred operations wait for one another.
         options.min_pool_size = Some(settings.pool_max.min(4));

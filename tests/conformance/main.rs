@@ -2,4 +2,5 @@
 //! disk can show.
 
 mod inbox;
+mod mongo;
 mod sqlite;
