@@ -7,6 +7,7 @@
 pub mod actor;
 mod batch;
 pub mod engine;
+mod lease;
 pub mod notification;
 pub mod overlay;
 pub mod registry;

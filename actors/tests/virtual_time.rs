@@ -116,7 +116,7 @@ impl Docket {
         while {
             let status = self.notification.status();
             let there = status.position.as_ref().and_then(|position| position.commit) == last;
-            !there || status.behind > 0 || status.effects_waiting > 0
+            !there || (status.behind, status.effects_waiting) != (Some(0), Some(0))
         } {
             waited += 1;
             assert!(waited < 24 * 60, "not settled within a day: {:?}", self.notification.status());

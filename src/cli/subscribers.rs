@@ -17,9 +17,10 @@ struct Answer {
 struct Subscriber {
     name: String,
     state: String,
-    behind: u64,
-    lanes_held: u64,
-    effects_waiting: u64,
+    active_in: Option<String>,
+    behind: Option<u64>,
+    lanes_held: Option<u64>,
+    effects_waiting: Option<u64>,
     applied: u64,
     retries: u64,
     trouble: Option<String>,
@@ -37,14 +38,15 @@ pub(super) fn run(server: &Server) -> Done {
         print("No subscriber runs there.")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut rows = table(&["name", "state", "behind", "held", "effects", "applied", "retries", "trouble"]);
+    let mut rows = table(&["name", "state", "active in", "behind", "held", "effects", "applied", "retries", "trouble"]);
     for one in subscribers {
         rows.add_row([
             one.name,
             one.state.replace('_', " "),
-            one.behind.to_string(),
-            one.lanes_held.to_string(),
-            one.effects_waiting.to_string(),
+            one.active_in.unwrap_or_default(),
+            known(one.behind),
+            known(one.lanes_held),
+            known(one.effects_waiting),
             one.applied.to_string(),
             one.retries.to_string(),
             one.trouble.unwrap_or_default(),
@@ -52,4 +54,9 @@ pub(super) fn run(server: &Server) -> Done {
     }
     print(text(rows))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A figure that nobody there knows is none.
+fn known(figure: Option<u64>) -> String {
+    figure.map(|figure| figure.to_string()).unwrap_or_default()
 }

@@ -3,17 +3,26 @@
 //! Everything that belongs to it (the feed, the lanes, the effects under way) are futures of this actor: when it fails
 //! all of them end together, and it begins anew from what is stored, in a new term, so that nothing an earlier life left
 //! under way can still be written.
+//!
+//! Where several processes share the subscriber's store, only the one that holds the lease is at work; the others stand
+//! by: they ask for it about once a second, and have nothing else. Whoever loses it (another process began a term, because
+//! this one was frozen or cut off) drops everything and stands by, too. That is no failure.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::wrap_future;
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised};
+use actix::{
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Running, SpawnHandle,
+    Supervised,
+};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::batch::Handling;
 use super::engine::{Action, EFFECTS_PER_ORDER_MAX, Engine, Input};
+use super::lease::Lease;
 use super::registry::Registered;
 use super::settings::Settings;
 use super::status::{SubscriberState, SubscriberStatus};
@@ -21,15 +30,25 @@ use crate::clock::{Clock, Timestamp};
 use crate::commit::{Commit, CommitKey};
 use crate::event_store::StoreError;
 use crate::history::History;
-use crate::inbox::{Begun, Inbox, InboxError, RecordedEffect, Row, Which, Work};
+use crate::inbox::{Begun, Committed, Inbox, InboxError, RecordedEffect, Renewed, Row, Term, Transaction, Which, Work};
 use crate::log::{Follow, From, Log, LogError, Position};
 use crate::order::OrderId;
-use crate::supervisor::{Child, Failure, Handle, Node};
+use crate::supervisor::{Child, Handle, Node};
 
 /// Commits that are taken from the log at once.
 const COMMITS_AT_ONCE: usize = 256;
 /// Effects of an order that are shown.
 const EFFECTS_SHOWN_MAX: usize = 1_000;
+/// Whoever stands by asks for the lease at least that often, and a little later at random: it may have been released.
+const STANDBY_MAX: Duration = Duration::from_secs(1);
+/// And not more often than that: the lease may be about to end.
+const STANDBY_MIN: Duration = Duration::from_millis(50);
+/// Longest wait before the subscriber's store or the log is asked again after it did not answer.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long what is under way may go on when the process ends; then it is left to whoever begins next.
+const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+/// How long giving the lease back may take. When it does not succeed the lease ends by itself.
+const RELEASE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a subscriber runs on.
 #[derive(Clone)]
@@ -58,15 +77,42 @@ pub struct SubscriberActor {
     name: &'static str,
     ports: Ports,
     handling: Handling,
-    me: Handle,
+    node: Node,
     status: watch::Sender<SubscriberStatus>,
     begun_at: (Instant, Timestamp),
-    engine: Option<Engine>,
+    life: Life,
     feed: Feed,
     failures: u32,
-    wake: Option<SpawnHandle>,
-    /// The last word to rest or to go on: the store may have been read before it was written there.
+    /// What is under way, by a number that is never used again.
+    under_way: HashMap<u64, SpawnHandle>,
+    numbered: u64,
+    wake: Option<u64>,
+    /// The last word to rest or to go on since the store was asked: its answer may be older.
     told_to_rest: Option<bool>,
+    /// The store was asked for a term and has not answered.
+    asking: bool,
+    leaving: bool,
+    left: bool,
+}
+
+/// Where the actor stands.
+enum Life {
+    /// It asks for a term.
+    Beginning,
+    /// Another process holds the lease.
+    Standby { active_in: String },
+    /// It holds a term.
+    Active(Box<Active>),
+}
+
+struct Active {
+    engine: Engine,
+    term: Term,
+    lease: Lease,
+    /// It was said in the log that the lease is over.
+    said_over: bool,
+    /// What earlier lives counted.
+    before: SubscriberStatus,
 }
 
 /// Where it reads.
@@ -101,8 +147,8 @@ pub fn child(registered: Registered, ports: Ports, settings: Settings) -> (Child
     let name = registered.name();
     let (status, watched) = watch::channel(SubscriberStatus::starting(name));
     let inbox = ports.inbox.clone();
-    let (child, address) = Child::actor(name, "subscriber", move |_, handle: &Handle, _: &Node| {
-        SubscriberActor::new(&registered, ports, settings, handle.clone(), status)
+    let (child, address) = Child::actor(name, "subscriber", move |_, handle: &Handle, node: &Node| {
+        SubscriberActor::new(&registered, ports, settings, (handle, node), status)
     });
     (child.isolated(), SubscriberHandle { name, inbox, address, status: watched })
 }
@@ -113,7 +159,7 @@ impl SubscriberHandle {
         self.name
     }
 
-    /// Its figures now.
+    /// Its figures now, in this process.
     pub fn status(&self) -> SubscriberStatus {
         self.status.borrow().clone()
     }
@@ -129,7 +175,8 @@ impl SubscriberHandle {
         }
     }
 
-    /// Tells it to rest, or to go on. Kept over restarts.
+    /// Tells it to rest, or to go on, in whichever process it is active: there it is known at the next renewal of the
+    /// lease. Kept over restarts.
     ///
     /// # Errors
     /// When its store did not take it: nothing is changed.
@@ -140,7 +187,7 @@ impl SubscriberHandle {
         Ok(())
     }
 
-    /// The effects of an order, with their outcomes.
+    /// The effects of an order, with their outcomes, whichever process performs them.
     ///
     /// # Errors
     /// When its store did not answer.
@@ -157,13 +204,27 @@ impl Actor for SubscriberActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.begin(Duration::ZERO, ctx);
+        self.begin(ctx);
+    }
+
+    fn stopping(&mut self, ctx: &mut Self::Context) -> Running {
+        if self.left {
+            return Running::Stop;
+        }
+        if !self.leaving {
+            self.leaving = true;
+            self.leave(ctx);
+        }
+        if self.left { Running::Stop } else { Running::Continue }
     }
 }
 
 impl Supervised for SubscriberActor {
     fn restarting(&mut self, _: &mut Self::Context) {
-        self.engine = None;
+        // Its futures are dropped already.
+        self.under_way.clear();
+        self.asking = false;
+        self.life = Life::Beginning;
         self.feed = Feed::default();
         self.wake = None;
         self.failures = 0;
@@ -185,7 +246,7 @@ impl SubscriberActor {
         registered: &Registered,
         ports: Ports,
         settings: Settings,
-        me: Handle,
+        (me, node): (&Handle, &Node),
         status: watch::Sender<SubscriberStatus>,
     ) -> Self {
         let handling = Handling {
@@ -200,43 +261,70 @@ impl SubscriberActor {
             name: registered.name(),
             ports,
             handling,
-            me,
+            node: node.clone(),
             status,
             begun_at,
-            engine: None,
+            life: Life::Beginning,
             feed: Feed::default(),
             failures: 0,
+            under_way: HashMap::new(),
+            numbered: 0,
             wake: None,
             told_to_rest: None,
+            asking: false,
+            leaving: false,
+            left: false,
         }
     }
 
     // Its life.
 
-    fn begin(&mut self, after: Duration, ctx: &mut Context<Self>) {
+    fn begin(&mut self, ctx: &mut Context<Self>) {
         self.publish();
+        self.asking = true;
         let inbox = self.ports.inbox.clone();
-        self.spawn(
-            async move {
-                tokio::time::sleep(after).await;
-                inbox.begin().await
-            },
-            |act, begun, ctx| match begun {
-                Ok(begun) => act.begun(begun, ctx),
-                Err(error) => {
-                    tracing::warn!(subscriber = act.name, %error, "the subscriber cannot begin");
-                    act.feed.trouble = Some(error.to_string());
-                    let wait = act.backoff();
-                    act.begin(wait, ctx);
-                }
-            },
-            ctx,
-        );
+        self.told_to_rest = None;
+        let asked_at = Instant::now();
+        let begin = async move { inbox.begin().await };
+        self.spawn(begin, move |act, begun, ctx| act.answered_begin(asked_at, begun, ctx), ctx);
     }
 
-    fn begun(&mut self, begun: Begun, ctx: &mut Context<Self>) {
+    fn begin_in(&mut self, wait: Duration, ctx: &mut Context<Self>) {
+        self.publish();
+        self.spawn(sleep(wait), |act, (), ctx| act.begin(ctx), ctx);
+    }
+
+    fn answered_begin(&mut self, asked_at: Instant, begun: Result<Begun, InboxError>, ctx: &mut Context<Self>) {
+        self.asking = false;
+        match begun {
+            Ok(begun) if self.leaving => self.release(begun.term, begun.lease.is_some(), ctx),
+            Ok(begun) => self.begun(asked_at, begun, ctx),
+            Err(_) if self.leaving => self.end(ctx),
+            Err(InboxError::Held { by, ends_in }) => self.stand_by(by, ends_in, ctx),
+            Err(
+                error @ (InboxError::Away(_) | InboxError::Full(_) | InboxError::Unknown(_) | InboxError::Damaged(_)),
+            ) => {
+                tracing::warn!(subscriber = self.name, %error, "the subscriber cannot begin");
+                self.feed.trouble = Some(error.to_string());
+                self.life = Life::Beginning;
+                let wait = self.retry_after();
+                self.begin_in(wait, ctx);
+            }
+        }
+    }
+
+    fn begun(&mut self, asked_at: Instant, begun: Begun, ctx: &mut Context<Self>) {
+        if let Life::Standby { active_in } = &self.life {
+            let term = begun.term.0;
+            tracing::info!(
+                subscriber = self.name,
+                term,
+                was_active_in = active_in,
+                "the subscriber is active here now"
+            );
+        }
         self.failures = 0;
-        self.feed.trouble = None;
+        self.feed = Feed::default();
         self.begun_at = (Instant::now(), self.ports.clock.now());
         self.handling.generation = begun.generation;
         let progress = begun.progress.clone();
@@ -245,9 +333,158 @@ impl SubscriberActor {
         }
         self.feed.position = progress.map(|progress| progress.position);
         let seed = begun.term.0 ^ self.begun_at.1.as_millis().unsigned_abs();
-        self.engine = Some(Engine::new((*self.handling.settings).clone(), begun, seed));
+        self.life = Life::Active(Box::new(Active {
+            term: begun.term,
+            lease: Lease::new(begun.lease, asked_at),
+            said_over: false,
+            before: self.status.borrow().at_rest(SubscriberState::Starting),
+            engine: Engine::new((*self.handling.settings).clone(), begun, seed),
+        }));
+        self.renew_later(ctx);
         self.open(Duration::ZERO, ctx);
         self.take(self.told_to_rest.map_or(Input::Tick, Input::Pause), ctx);
+    }
+
+    fn stand_by(&mut self, active_in: String, ends_in: Duration, ctx: &mut Context<Self>) {
+        let news = match &self.life {
+            Life::Standby { active_in: before } => *before != active_in,
+            Life::Beginning | Life::Active(_) => true,
+        };
+        if news {
+            tracing::info!(subscriber = self.name, active_in, "the subscriber is active elsewhere and stands by here");
+        }
+        self.failures = 0;
+        self.feed = Feed::default();
+        self.life = Life::Standby { active_in };
+        // Somewhat later than the others who stand by, or somewhat sooner.
+        let spread = STANDBY_MAX.mul_f64(self.node.chance() / 4.0);
+        self.begin_in(ends_in.clamp(STANDBY_MIN, STANDBY_MAX) + spread, ctx);
+    }
+
+    /// Another process began a later term (or something that an earlier life of this one had left under way did): nothing
+    /// that is known here holds any more, and nothing that is under way here may go on.
+    fn deposed(&mut self, ctx: &mut Context<Self>) {
+        let Life::Active(active) = &self.life else { return };
+        let term = active.term.0;
+        tracing::info!(
+            subscriber = self.name,
+            term,
+            "a later term of the subscriber has begun: what is here is dropped"
+        );
+        active.lease.lose();
+        self.drop_everything(ctx);
+        if self.leaving {
+            return self.end(ctx);
+        }
+        // Not at once: should two who cannot see each other take the term from one another, they do not spin.
+        let wait = STANDBY_MAX.mul_f64(self.node.chance() / 4.0);
+        self.begin_in(wait, ctx);
+    }
+
+    fn drop_everything(&mut self, ctx: &mut Context<Self>) {
+        self.life = Life::Beginning;
+        self.feed = Feed::default();
+        self.wake = None;
+        for (_, handle) in self.under_way.drain() {
+            ctx.cancel_future(handle);
+        }
+    }
+
+    // Its lease.
+
+    fn renew_later(&mut self, ctx: &mut Context<Self>) {
+        let Life::Active(active) = &self.life else { return };
+        let Some(wait) = active.lease.renew_every() else { return };
+        self.spawn(sleep(wait), |act, (), ctx| act.renew(ctx), ctx);
+    }
+
+    fn renew(&mut self, ctx: &mut Context<Self>) {
+        let Life::Active(active) = &self.life else { return };
+        let (inbox, term, patience) = (self.ports.inbox.clone(), active.term, active.lease.patience());
+        self.told_to_rest = None;
+        let asked_at = Instant::now();
+        let renewal = async move {
+            let late = |_| Err(InboxError::Away("no answer in time".to_owned()));
+            timeout(patience, inbox.renew(term)).await.unwrap_or_else(late)
+        };
+        self.spawn(renewal, move |act, renewed, ctx| act.renewed(asked_at, renewed, ctx), ctx);
+    }
+
+    fn renewed(&mut self, asked_at: Instant, renewed: Result<Renewed, InboxError>, ctx: &mut Context<Self>) {
+        let Life::Active(active) = &mut self.life else { return };
+        match renewed {
+            Ok(Renewed::Held { lease, paused }) => {
+                active.lease.renewed(lease, asked_at);
+                if std::mem::take(&mut active.said_over) {
+                    tracing::info!(subscriber = self.name, "the lease is held again");
+                }
+                let paused = self.told_to_rest.is_none().then_some(paused);
+                self.take(Input::Renewed(paused), ctx);
+            }
+            Ok(Renewed::Superseded) => return self.deposed(ctx),
+            Err(error) => {
+                if active.lease.is_over() && !std::mem::replace(&mut active.said_over, true) {
+                    tracing::warn!(subscriber = self.name, %error, "the lease is over: no effect begins until it is held");
+                }
+                self.publish();
+            }
+        }
+        self.renew_later(ctx);
+    }
+
+    fn committed(&mut self, asked_at: Instant, committed: Result<Committed, InboxError>, ctx: &mut Context<Self>) {
+        if let (Life::Active(active), Ok(Committed::Written)) = (&self.life, &committed) {
+            active.lease.written(asked_at);
+        }
+        self.take(Input::Committed(committed), ctx);
+    }
+
+    // Its end.
+
+    /// Finishes what is under way, and gives the lease back, so that another process takes over at once.
+    fn leave(&mut self, ctx: &mut Context<Self>) {
+        match &self.life {
+            // A term may be given any moment, that nobody would use: the answer is waited for.
+            Life::Beginning | Life::Standby { .. } if self.asking => {}
+            Life::Beginning | Life::Standby { .. } => self.end(ctx),
+            Life::Active(_) => self.take(Input::Leave, ctx),
+        }
+        self.spawn(sleep(LEAVE_WITHIN), |act, (), ctx| act.give_up(ctx), ctx);
+    }
+
+    fn give_up(&mut self, ctx: &mut Context<Self>) {
+        match &self.life {
+            Life::Beginning | Life::Standby { .. } => self.end(ctx),
+            Life::Active(active) => {
+                let (term, leased) = (active.term, active.lease.renew_every().is_some());
+                self.release(term, leased, ctx);
+            }
+        }
+    }
+
+    fn release(&mut self, term: Term, leased: bool, ctx: &mut Context<Self>) {
+        self.drop_everything(ctx);
+        if !leased {
+            return self.end(ctx);
+        }
+        let inbox = self.ports.inbox.clone();
+        let release = async move { timeout(RELEASE_WITHIN, inbox.release(term)).await };
+        self.spawn(
+            release,
+            |act, released, ctx| {
+                match released {
+                    Ok(Ok(())) => tracing::info!(subscriber = act.name, "the lease is given back"),
+                    Ok(Err(_)) | Err(_) => tracing::info!(subscriber = act.name, "the lease ends by itself"),
+                }
+                act.end(ctx);
+            },
+            ctx,
+        );
+    }
+
+    fn end(&mut self, ctx: &mut Context<Self>) {
+        self.left = true;
+        ctx.stop();
     }
 
     /// The engine's time: that of the clock when this life began, and from there on it never jumps.
@@ -258,22 +495,36 @@ impl SubscriberActor {
 
     fn take(&mut self, input: Input, ctx: &mut Context<Self>) {
         let now = self.now();
-        let Some(engine) = &mut self.engine else { return };
-        for action in engine.step(input, now) {
+        let Life::Active(active) = &mut self.life else { return };
+        for action in active.engine.step(input, now) {
             self.act(action, now, ctx);
+        }
+        if !matches!(self.life, Life::Active(_)) {
+            return;
         }
         self.read_on(ctx);
         self.publish();
+        if let Life::Active(active) = &self.life
+            && active.engine.has_left()
+        {
+            self.give_up(ctx);
+        }
     }
 
     fn publish(&self) {
-        let mut status = match &self.engine {
-            Some(engine) => engine.status(self.name),
-            None => SubscriberStatus { state: SubscriberState::Starting, ..self.status.borrow().clone() },
+        let mut status = match &self.life {
+            Life::Beginning => self.status.borrow().at_rest(SubscriberState::Starting),
+            Life::Standby { active_in } => SubscriberStatus {
+                active_in: Some(active_in.clone()),
+                ..self.status.borrow().at_rest(SubscriberState::Standby)
+            },
+            Life::Active(active) => active.engine.status(self.name).counted_on(&active.before),
         };
-        if self.feed.trouble.is_some() && status.state != SubscriberState::Paused {
+        if let Some(trouble) = self.trouble()
+            && status.state != SubscriberState::Paused
+        {
             status.state = SubscriberState::StoreAway;
-            status.trouble = self.feed.trouble.clone();
+            status.trouble = Some(trouble);
         }
         self.status.send_if_modified(|before| {
             let modified = *before != status;
@@ -282,21 +533,37 @@ impl SubscriberActor {
         });
     }
 
-    fn backoff(&mut self) -> Duration {
-        self.failures = self.failures.saturating_add(1);
-        self.handling.settings.backoff.ceiling(self.failures)
+    fn trouble(&self) -> Option<String> {
+        let lease_over = matches!(&self.life, Life::Active(active) if active.lease.is_over());
+        let said = || "the lease is over, and the store does not renew it".to_owned();
+        self.feed.trouble.clone().or_else(|| lease_over.then(said))
     }
 
+    fn retry_after(&mut self) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        self.handling.settings.backoff.ceiling(self.failures).min(RETRY_MAX)
+    }
+
+    /// Work of this life: `then` is called unless everything was dropped before.
     fn spawn<T: 'static>(
-        &self,
+        &mut self,
         work: impl Future<Output = T> + 'static,
         then: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
         ctx: &mut Context<Self>,
-    ) -> SpawnHandle {
-        ctx.spawn(wrap_future::<_, Self>(work).map(move |answer, act, ctx| then(act, answer, ctx)))
+    ) -> u64 {
+        self.numbered += 1;
+        let number = self.numbered;
+        let work = wrap_future::<_, Self>(work).map(move |answer, act, ctx| {
+            // What was cancelled may be polled once more.
+            if act.under_way.remove(&number).is_some() {
+                then(act, answer, ctx);
+            }
+        });
+        self.under_way.insert(number, ctx.spawn(work));
+        number
     }
 
-    fn ask(&self, work: impl Future<Output = Input> + 'static, ctx: &mut Context<Self>) {
+    fn ask(&mut self, work: impl Future<Output = Input> + 'static, ctx: &mut Context<Self>) {
         self.spawn(work, Self::take, ctx);
     }
 
@@ -313,9 +580,7 @@ impl SubscriberActor {
                 let handling = self.handling.clone();
                 self.ask(async move { Input::Handled(handling.handle(events).await) }, ctx);
             }
-            Action::Commit(transaction) => {
-                self.ask(async move { Input::Committed(inbox.commit(transaction).await) }, ctx);
-            }
+            Action::Commit(transaction) => self.commit(transaction, ctx),
             Action::LoadDue { work, until, limit } => {
                 let handling = self.handling.clone();
                 self.ask(async move { Input::Due(work, due(&handling, work, until, limit).await) }, ctx);
@@ -331,23 +596,36 @@ impl SubscriberActor {
                 let load = async move { inbox.effects(orders, Which::Waiting, EFFECTS_PER_ORDER_MAX).await };
                 self.ask(async move { Input::EffectsLoaded(load.await) }, ctx);
             }
-            Action::Perform(effect) => {
-                let (handling, clock) = (self.handling.clone(), self.ports.clock.clone());
-                self.ask(async move { Input::Performed(handling.perform(*effect, clock).await) }, ctx);
-            }
+            Action::Perform(effect) => self.perform(*effect, ctx),
             Action::WakeAt(at) => self.wake_in(at.since(now), ctx),
-            Action::End => {
-                self.me
-                    .fail(Failure::error("another process, or a later life of this one, began to work on the inbox"));
-            }
+            Action::End => self.deposed(ctx),
         }
     }
 
+    fn commit(&mut self, transaction: Arc<Transaction>, ctx: &mut Context<Self>) {
+        let inbox = self.ports.inbox.clone();
+        let asked_at = Instant::now();
+        let commit = async move { inbox.commit(transaction).await };
+        self.spawn(commit, move |act, committed, ctx| act.committed(asked_at, committed, ctx), ctx);
+    }
+
+    /// No store can refuse an effect: it begins only while the lease is certainly this process's own. One that is under
+    /// way when the process is frozen goes on afterwards, and may then be performed twice.
+    fn perform(&mut self, effect: RecordedEffect, ctx: &mut Context<Self>) {
+        let Life::Active(active) = &self.life else { return };
+        let (held, handling, clock) = (active.lease.held(), self.handling.clone(), self.ports.clock.clone());
+        let perform = async move {
+            held.now().await;
+            Input::Performed(handling.perform(effect, clock).await)
+        };
+        self.ask(perform, ctx);
+    }
+
     fn wake_in(&mut self, wait: Duration, ctx: &mut Context<Self>) {
-        if let Some(wake) = self.wake.take() {
+        if let Some(wake) = self.wake.take().and_then(|wake| self.under_way.remove(&wake)) {
             ctx.cancel_future(wake);
         }
-        self.wake = Some(self.spawn(tokio::time::sleep(wait), |act, (), ctx| act.take(Input::Tick, ctx), ctx));
+        self.wake = Some(self.spawn(sleep(wait), |act, (), ctx| act.take(Input::Tick, ctx), ctx));
     }
 
     // The feed.
@@ -357,7 +635,7 @@ impl SubscriberActor {
         let position = self.feed.position.clone();
         self.spawn(
             async move {
-                tokio::time::sleep(after).await;
+                sleep(after).await;
                 open(&*log, position).await
             },
             |act, opened, ctx| match opened {
@@ -386,12 +664,12 @@ impl SubscriberActor {
         tracing::warn!(subscriber = self.name, %error, "the log cannot be followed, and is opened again");
         self.feed.trouble = Some(error.to_string());
         self.publish();
-        let wait = self.backoff();
+        let wait = self.retry_after();
         self.open(wait, ctx);
     }
 
     fn read_on(&mut self, ctx: &mut Context<Self>) {
-        if !self.engine.as_ref().is_some_and(Engine::wants_deliveries) {
+        if !matches!(&self.life, Life::Active(active) if active.engine.wants_deliveries()) {
             return;
         }
         if let Some(mut follow) = self.feed.follow.take() {
@@ -432,7 +710,7 @@ impl SubscriberActor {
         let history = self.ports.history.clone();
         self.spawn(
             async move {
-                tokio::time::sleep(wait).await;
+                sleep(wait).await;
                 history.scan(after, COMMITS_AT_ONCE).await
             },
             move |act, commits, ctx| {
@@ -464,7 +742,7 @@ impl SubscriberActor {
             },
             Err(error) => {
                 tracing::warn!(subscriber = self.name, %error, "the log cannot be scanned, and is tried again");
-                let wait = self.backoff();
+                let wait = self.retry_after();
                 self.scan(number, after, wait, ctx);
             }
         }

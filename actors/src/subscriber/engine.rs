@@ -70,6 +70,10 @@ pub enum Input {
     Performed(Performed),
     /// Somebody told the subscriber to rest, or to go on.
     Pause(bool),
+    /// The store holds the term on: it answers. What it says of rest, unless that is older than the last word.
+    Renewed(Option<bool>),
+    /// The process ends: what is under way is finished, and nothing else begun.
+    Leave,
     /// Time has passed.
     Tick,
 }
@@ -114,7 +118,7 @@ pub enum Action {
     Perform(Box<RecordedEffect>),
     /// Give [`Input::Tick`] at that time. Replaces an earlier one.
     WakeAt(Timestamp),
-    /// Stop: somebody else began a later term.
+    /// Somebody else began a later term: everything of this engine's is to be dropped.
     End,
 }
 
@@ -212,6 +216,7 @@ pub struct Engine {
     dependency: Gate,
     performing: Gate,
     paused: bool,
+    leaving: bool,
     progress: Option<Progress>,
     totals: Totals,
     counts: Counts,
@@ -242,6 +247,7 @@ impl Engine {
             dependency: Gate::default(),
             performing: Gate::default(),
             paused: begun.paused,
+            leaving: false,
             progress: begun.progress.clone(),
             totals: begun.totals,
             counts: Counts::default(),
@@ -253,7 +259,18 @@ impl Engine {
 
     /// Whether the log may be read further. When not, the commits that were read are kept until it is.
     pub fn wants_deliveries(&self) -> bool {
-        self.queued_events < self.settings.queue_events_max
+        self.queued_events < self.settings.queue_events_max && !self.leaving
+    }
+
+    /// Whether nothing is under way any more, after [`Input::Leave`]: effects have their outcome, and those are stored,
+    /// or the store is away.
+    pub fn has_left(&self) -> bool {
+        let at_rest = match self.phase {
+            Phase::Idle => self.outcomes.is_empty() && !self.effects.is_performing(),
+            Phase::WaitingForStore(_) | Phase::Ended => true,
+            Phase::Loading | Phase::Handling { .. } | Phase::Committing(_) | Phase::Recognising(_) => false,
+        };
+        self.leaving && at_rest
     }
 
     /// Takes in what happened and says what to do.
@@ -272,10 +289,11 @@ impl Engine {
         SubscriberStatus {
             name,
             state: self.state(),
+            active_in: None,
             position: self.progress.as_ref().map(|progress| progress.position.clone()),
-            behind: self.totals.behind + (self.queued_events + self.cycle.queued_events()) as u64,
-            lanes_held: self.totals.lanes_held,
-            effects_waiting: self.totals.effects_waiting,
+            behind: Some(self.totals.behind + (self.queued_events + self.cycle.queued_events()) as u64),
+            lanes_held: Some(self.totals.lanes_held),
+            effects_waiting: Some(self.totals.effects_waiting),
             applied: self.counts.applied,
             duplicates: self.counts.duplicates,
             gaps: self.counts.gaps,
@@ -347,6 +365,11 @@ impl Engine {
                 self.outcomes.push(performed);
             }
             Input::Pause(paused) => self.paused = paused,
+            Input::Renewed(paused) => {
+                self.store_answers();
+                self.paused = paused.unwrap_or(self.paused);
+            }
+            Input::Leave => self.leaving = true,
             Input::Tick => {}
         }
     }
@@ -381,16 +404,22 @@ impl Engine {
     // One transaction after another.
 
     fn has_work(&self) -> bool {
+        if self.leaving {
+            return !self.outcomes.is_empty();
+        }
         !(self.queue.is_empty() && self.lanes.is_empty() && self.outcomes.is_empty())
     }
 
     fn begin_cycle(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         self.cycle = Cycle {
-            lanes: self.take_lanes(now),
+            lanes: if self.leaving { VecDeque::new() } else { self.take_lanes(now) },
             outcomes: std::mem::take(&mut self.outcomes),
             resting: self.is_resting(),
             ..Cycle::default()
         };
+        if self.leaving {
+            return self.load_rows(now, actions);
+        }
         // Lanes take half of a batch, and the last of them may go beyond it: not at the cost of what comes.
         let share = (self.settings.batch_events_max / 2).max(1);
         self.cycle.items =
@@ -816,11 +845,15 @@ impl Engine {
     }
 
     fn may_perform(&self, now: Timestamp) -> bool {
-        !self.paused && self.store.admits(now) && self.performing.admits(now)
+        !self.paused && !self.leaving && self.store.admits(now) && self.performing.admits(now)
     }
 
     fn may_try_lanes(&self, now: Timestamp) -> bool {
-        !self.paused && self.store.admits(now) && self.history.admits(now) && self.dependency.admits(now)
+        !self.paused
+            && !self.leaving
+            && self.store.admits(now)
+            && self.history.admits(now)
+            && self.dependency.admits(now)
     }
 
     fn due(
@@ -896,7 +929,7 @@ impl Engine {
     // Effects.
 
     fn go_on_with_effects(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        if self.paused || !self.store.admits(now) {
+        if self.paused || self.leaving || !self.store.admits(now) {
             return;
         }
         if let Some((after, limit)) = self.effects.ask() {

@@ -11,14 +11,18 @@ pub struct SubscriberStatus {
     pub name: &'static str,
     /// What it is doing.
     pub state: SubscriberState,
-    /// Everything before this place of the log is applied, or counted in `behind`.
+    /// In which process it is active, when that is another one.
+    pub active_in: Option<String>,
+    /// Everything before this place of the log is applied, or counted in `behind`. `None` where nobody here knows it:
+    /// before the subscriber has begun, and while another process is at work.
     pub position: Option<Position>,
-    /// Events seen and not yet applied: in lanes that are held, and waiting to be handled.
-    pub behind: u64,
-    /// Lanes that are held: retrying, waiting for a gap to be filled, undecodable, conflicting.
-    pub lanes_held: u64,
-    /// Effects recorded and without an outcome.
-    pub effects_waiting: u64,
+    /// Events seen and not yet applied: in lanes that are held, and waiting to be handled. `None` as for `position`.
+    pub behind: Option<u64>,
+    /// Lanes that are held: retrying, waiting for a gap to be filled, undecodable, conflicting. `None` as for
+    /// `position`.
+    pub lanes_held: Option<u64>,
+    /// Effects recorded and without an outcome. `None` as for `position`.
+    pub effects_waiting: Option<u64>,
     /// Events handled.
     pub applied: u64,
     /// Events that had been handled before and came again.
@@ -41,6 +45,8 @@ pub struct SubscriberStatus {
 pub enum SubscriberState {
     /// It has not yet read its own store.
     Starting,
+    /// It is active in another process, and takes over here when that one ends or is not heard of any more.
+    Standby,
     /// It reads the whole log, besides following it.
     CatchingUp,
     /// It follows the log.
@@ -61,10 +67,11 @@ impl SubscriberStatus {
         Self {
             name,
             state: SubscriberState::Starting,
+            active_in: None,
             position: None,
-            behind: 0,
-            lanes_held: 0,
-            effects_waiting: 0,
+            behind: None,
+            lanes_held: None,
+            effects_waiting: None,
             applied: 0,
             duplicates: 0,
             gaps: 0,
@@ -79,6 +86,26 @@ impl SubscriberStatus {
     /// committed behind it.
     pub fn is_settled_at(&self, position: &Position) -> bool {
         let there = self.position.as_ref().is_some_and(|own| own.log == position.log && own.commit == position.commit);
-        there && self.state == SubscriberState::Running && self.behind == 0 && self.effects_waiting == 0
+        let settled = (self.behind, self.effects_waiting) == (Some(0), Some(0));
+        there && self.state == SubscriberState::Running && settled
+    }
+
+    /// The same with what was counted before as well.
+    #[must_use]
+    pub(super) fn counted_on(mut self, before: &Self) -> Self {
+        self.applied += before.applied;
+        self.duplicates += before.duplicates;
+        self.gaps += before.gaps;
+        self.retries += before.retries;
+        self.fenced += before.fenced;
+        self.conflicts += before.conflicts;
+        self
+    }
+
+    /// What remains to be said when nobody here is at work: what was counted.
+    #[must_use]
+    pub(super) fn at_rest(&self, state: SubscriberState) -> Self {
+        let nothing = Self { state, ..Self::starting(self.name) };
+        nothing.counted_on(self)
     }
 }

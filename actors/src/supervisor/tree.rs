@@ -266,7 +266,7 @@ impl Node {
     }
 
     /// A number from 0 to 1, for jitter.
-    pub(super) fn chance(&self) -> f64 {
+    pub(crate) fn chance(&self) -> f64 {
         self.0.office.chance.lock().unwrap_or_else(PoisonError::into_inner).random()
     }
 

@@ -1,9 +1,12 @@
-//! An inbox in memory, with faults on purpose. Cloned, it is the same inbox: what is kept over a "crash".
+//! An inbox in memory, with faults on purpose. Cloned, it is the same inbox: what is kept over a "crash". With a holder's
+//! name it is that process's way to an inbox that several processes share.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::inbox::{
@@ -25,11 +28,32 @@ pub enum Fault {
 
 /// The inbox.
 #[derive(Clone, Default)]
-pub struct MemoryInbox(Arc<Mutex<Tables>>);
+pub struct MemoryInbox {
+    tables: Arc<Mutex<Tables>>,
+    /// `None`: no other process uses it.
+    process: Option<Process>,
+}
+
+/// Who holds a lease, and for how long it is given.
+#[derive(Clone)]
+struct Process {
+    holder: Arc<str>,
+    length: Duration,
+}
+
+struct Lease {
+    holder: Arc<str>,
+    until: Instant,
+}
 
 #[derive(Default)]
 struct Tables {
     term: Term,
+    lease: Option<Lease>,
+    /// How far the store's clock has jumped ahead.
+    jumped: Duration,
+    /// The terms that were begun, and by whom.
+    holders: Vec<(Term, Option<Arc<str>>)>,
     generation: Generation,
     paused: bool,
     progress: Option<Progress>,
@@ -40,6 +64,31 @@ struct Tables {
 }
 
 impl MemoryInbox {
+    /// The same inbox as the process of that name uses it, where several do.
+    #[must_use]
+    pub fn of_process(&self, name: &str, lease: Duration) -> Self {
+        let process = Process { holder: name.into(), length: lease };
+        Self { tables: Arc::clone(&self.tables), process: Some(process) }
+    }
+
+    /// The store's clock jumps ahead: leases end before their time.
+    pub fn jump(&self, ahead: Duration) {
+        self.lock().jumped += ahead;
+    }
+
+    /// Which process holds the lease now.
+    pub fn holder(&self) -> Option<Arc<str>> {
+        let mut tables = self.lock();
+        let now = tables.now();
+        tables.lease.take_if(|lease| lease.until <= now);
+        tables.lease.as_ref().map(|lease| Arc::clone(&lease.holder))
+    }
+
+    /// Which process began each term, one after another.
+    pub fn holders(&self) -> Vec<Option<Arc<str>>> {
+        self.lock().holders.iter().map(|(_, holder)| holder.clone()).collect()
+    }
+
     /// The next commits go wrong like this, one after another.
     pub fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
         self.lock().faults.extend(faults);
@@ -67,13 +116,16 @@ impl MemoryInbox {
         self.lock().progress.clone()
     }
 
-    /// As [`Inbox::begin`], at once.
+    /// As [`Inbox::begin`], at once, whoever holds the lease.
     pub fn begin_now(&self) -> Begun {
         let mut tables = self.lock();
         tables.term.0 += 1;
+        let term = tables.term;
+        tables.holders.push((term, self.process.as_ref().map(|process| Arc::clone(&process.holder))));
+        self.hold(&mut tables);
         Begun {
-            term: tables.term,
-            lease: None,
+            term,
+            lease: self.length(),
             generation: tables.generation,
             progress: tables.progress.clone(),
             paused: tables.paused,
@@ -88,11 +140,11 @@ impl MemoryInbox {
     pub fn commit_now(&self, transaction: &Transaction) -> Result<Committed, InboxError> {
         let mut tables = self.lock();
         match tables.faults.pop_front() {
-            None => Ok(tables.commit(transaction)),
+            None => Ok(self.commit_in(&mut tables, transaction)),
             Some(Fault::Away) => Err(InboxError::Away("told to".to_owned())),
             Some(Fault::UnknownLost) => Err(InboxError::Unknown("told to".to_owned())),
             Some(Fault::UnknownWritten) => {
-                tables.commit(transaction);
+                self.commit_in(&mut tables, transaction);
                 Err(InboxError::Unknown("told to".to_owned()))
             }
         }
@@ -155,8 +207,35 @@ impl MemoryInbox {
         orders.iter().flat_map(of_order).collect()
     }
 
+    fn commit_in(&self, tables: &mut Tables, transaction: &Transaction) -> Committed {
+        let committed = tables.commit(transaction);
+        if committed == Committed::Written {
+            self.hold(tables);
+        }
+        committed
+    }
+
+    fn length(&self) -> Option<Duration> {
+        self.process.as_ref().map(|process| process.length)
+    }
+
+    fn hold(&self, tables: &mut Tables) {
+        if let Some(Process { holder, length }) = &self.process {
+            tables.lease = Some(Lease { holder: Arc::clone(holder), until: tables.now() + *length });
+        }
+    }
+
+    /// What keeps this process from beginning a term.
+    fn held_by_another(&self) -> Option<InboxError> {
+        let tables = self.lock();
+        let lease = tables.lease.as_ref()?;
+        let ends_in = lease.until.saturating_duration_since(tables.now());
+        let own = self.process.as_ref().is_some_and(|process| process.holder == lease.holder);
+        (!own && !ends_in.is_zero()).then(|| InboxError::Held { by: lease.holder.to_string(), ends_in })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Tables> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -169,6 +248,11 @@ fn next_attempt_at(row: &Row, work: Work) -> Option<Timestamp> {
 }
 
 impl Tables {
+    /// By the store's clock.
+    fn now(&self) -> Instant {
+        Instant::now() + self.jumped
+    }
+
     fn totals(&self) -> Totals {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         Totals {
@@ -227,18 +311,23 @@ impl Tables {
 #[async_trait]
 impl Inbox for MemoryInbox {
     async fn begin(&self) -> Result<Begun, InboxError> {
-        Ok(self.begin_now())
+        self.held_by_another().map_or_else(|| Ok(self.begin_now()), Err)
     }
 
     async fn renew(&self, term: Term) -> Result<Renewed, InboxError> {
-        let tables = self.lock();
-        Ok(match tables.term == term {
-            true => Renewed::Held { lease: None, paused: tables.paused },
-            false => Renewed::Superseded,
-        })
+        let mut tables = self.lock();
+        if tables.term != term {
+            return Ok(Renewed::Superseded);
+        }
+        self.hold(&mut tables);
+        Ok(Renewed::Held { lease: self.length(), paused: tables.paused })
     }
 
-    async fn release(&self, _: Term) -> Result<(), InboxError> {
+    async fn release(&self, term: Term) -> Result<(), InboxError> {
+        let mut tables = self.lock();
+        if tables.term == term {
+            tables.lease = None;
+        }
         Ok(())
     }
 

@@ -180,6 +180,11 @@ impl Effects {
         None
     }
 
+    /// Whether any is under way.
+    pub(super) fn is_performing(&self) -> bool {
+        self.performing > 0
+    }
+
     /// An effect was performed, or failed: its outcome is not stored yet.
     pub(super) fn performed(&mut self) {
         self.performing = self.performing.saturating_sub(1);

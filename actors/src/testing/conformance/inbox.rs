@@ -1,8 +1,11 @@
-//! What every adapter of the inbox has to do. Each function gets an inbox that is new and empty, but for
-//! [`everything_is_there_after_reopening`], which also gets a way to open it once more.
+//! What every adapter of the inbox has to do. Each function gets an inbox that is new and empty;
+//! [`everything_is_there_after_reopening`] also gets a way to open it once more, and those about leases a second process's
+//! way to it, where there can be one ([`Another`]).
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
@@ -10,7 +13,8 @@ use crate::commit::Origin;
 use crate::event::EventId;
 use crate::inbox::{
     Begun, CatchingUp, Committed, DocumentKey, DocumentWrite, EffectId, EffectOutcome, Failure, Hold, HoldState, Inbox,
-    Lane, NewEffect, Outcome, OutcomeKind, Progress, Row, RowWrite, Transaction, TransactionId, Which, Work,
+    InboxError, Lane, NewEffect, Outcome, OutcomeKind, Progress, Renewed, Row, RowWrite, Transaction, TransactionId,
+    Which, Work,
 };
 use crate::log::{LogId, Position};
 use crate::order::{OrderId, Version};
@@ -237,4 +241,162 @@ pub async fn everything_is_there_after_reopening(inbox: Arc<dyn Inbox>, reopen: 
     let again = inbox.begin().await.expect("begun");
     assert!(again.term > begun.term && again.paused);
     assert_eq!(rows(&*inbox, &again, &[order]).await, [transaction.rows[0].row.clone()]);
+}
+
+/// A second process's way to the same inbox, and how long its leases are: short, for these tests wait for their end.
+pub struct Another {
+    /// Its inbox.
+    pub inbox: Arc<dyn Inbox>,
+    /// The length of a lease, of either process.
+    pub lease: Duration,
+}
+
+/// Waits until the lease that another process holds ends, and begins then.
+async fn begin_when_over(inbox: &dyn Inbox, lease: Duration) -> Begun {
+    let asked_at = Instant::now();
+    loop {
+        match inbox.begin().await {
+            Ok(begun) => return begun,
+            Err(InboxError::Held { ends_in, .. }) => {
+                assert!(ends_in <= lease, "it ends in {ends_in:?}, and is {lease:?} long");
+                assert!(asked_at.elapsed() < lease * 10, "it does not end");
+                tokio::time::sleep(ends_in.min(lease / 10).max(Duration::from_millis(1))).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn is_held(begun: &Result<Begun, InboxError>) -> bool {
+    matches!(begun, Err(InboxError::Held { .. }))
+}
+
+/// While one process holds the lease no other begins, however often it asks; the holder itself may, at once.
+pub async fn while_it_is_held_nobody_else_begins(inbox: &dyn Inbox, another: Option<Another>) {
+    let Some(another) = another else { return };
+    let begun = inbox.begin().await.expect("begun");
+    assert!(begun.lease.is_some_and(|lease| lease <= another.lease), "{:?}", begun.lease);
+    let Err(InboxError::Held { by, ends_in }) = another.inbox.begin().await else { panic!("it is held") };
+    assert!(!by.is_empty() && !ends_in.is_zero() && ends_in <= another.lease);
+    let order = OrderId::generate();
+    let (_, committed) = commit(inbox, applies(&begun, &[Row::new(order)])).await;
+    assert_eq!(committed, Committed::Written, "who was refused has changed nothing");
+    let again = inbox.begin().await.expect("it is not in its own way");
+    assert!(again.term > begun.term);
+    assert!(is_held(&another.inbox.begin().await));
+}
+
+/// Held on to, a lease lasts as long as somebody does so: by renewing it, or by writing.
+pub async fn a_lease_lasts_while_it_is_renewed_or_written_under(inbox: &dyn Inbox, another: Option<Another>) {
+    let Some(another) = another else { return };
+    let begun = inbox.begin().await.expect("begun");
+    for by_writing in [false, true] {
+        let since = Instant::now();
+        while since.elapsed() < another.lease * 3 / 2 {
+            if by_writing {
+                let (_, committed) = commit(inbox, applies(&begun, &[Row::new(OrderId::generate())])).await;
+                assert_eq!(committed, Committed::Written);
+            } else {
+                let renewed = inbox.renew(begun.term).await.expect("renewed");
+                assert!(matches!(renewed, Renewed::Held { lease: Some(_), paused: false }), "{renewed:?}");
+            }
+            assert!(is_held(&another.inbox.begin().await), "by writing: {by_writing}");
+            tokio::time::sleep(another.lease / 10).await;
+        }
+    }
+}
+
+/// Once it is over another process begins; nothing of the earlier term is written any more, and a renewal says so. The
+/// rows are as the earlier one left them.
+pub async fn when_it_is_over_another_takes_it_and_the_earlier_term_writes_nothing(
+    inbox: &dyn Inbox,
+    another: Option<Another>,
+) {
+    let Some(another) = another else { return };
+    let earlier = inbox.begin().await.expect("begun");
+    let order = OrderId::generate();
+    let (stored, _) = commit(inbox, applies(&earlier, &[Row::new(order)])).await;
+    let later = begin_when_over(&*another.inbox, another.lease).await;
+    assert!(later.term > earlier.term);
+    assert_eq!(rows(&*another.inbox, &later, &[order]).await, [stored.rows[0].row.clone()]);
+    for before in [stored.rows[0].row.clone(), Row::new(OrderId::generate())] {
+        let (_, committed) = commit(inbox, applies(&earlier, &[before])).await;
+        assert_eq!(committed, Committed::Superseded);
+    }
+    assert_eq!(inbox.renew(earlier.term).await.expect("an answer"), Renewed::Superseded);
+    assert!(is_held(&inbox.begin().await));
+    inbox.release(earlier.term).await.expect("an answer");
+    assert!(is_held(&inbox.begin().await), "what is another's cannot be given back");
+    let (_, committed) = commit(&*another.inbox, applies(&later, &[stored.rows[0].row.clone()])).await;
+    assert_eq!(committed, Committed::Written);
+}
+
+/// Given back, it can be taken at once; who gave it back writes nothing when somebody has taken it.
+pub async fn given_back_it_is_taken_at_once(inbox: &dyn Inbox, another: Option<Another>) {
+    let Some(another) = another else { return };
+    let earlier = inbox.begin().await.expect("begun");
+    inbox.release(earlier.term).await.expect("given back");
+    inbox.release(earlier.term).await.expect("given back, again");
+    let later = another.inbox.begin().await.expect("it is free");
+    assert!(later.term > earlier.term);
+    let (_, committed) = commit(inbox, applies(&earlier, &[Row::new(OrderId::generate())])).await;
+    assert_eq!(committed, Committed::Superseded);
+    another.inbox.release(later.term).await.expect("given back");
+    assert!(inbox.begin().await.expect("it is free").term > later.term);
+}
+
+/// A lease that ended and that nobody has taken is held again by a renewal, or by writing.
+pub async fn renewed_late_it_is_held_again(inbox: &dyn Inbox, another: Option<Another>) {
+    let Some(another) = another else { return };
+    let begun = inbox.begin().await.expect("begun");
+    tokio::time::sleep(another.lease * 3 / 2).await;
+    let renewed = inbox.renew(begun.term).await.expect("renewed");
+    assert!(matches!(renewed, Renewed::Held { .. }), "{renewed:?}");
+    assert!(is_held(&another.inbox.begin().await));
+    tokio::time::sleep(another.lease * 3 / 2).await;
+    let (_, committed) = commit(inbox, applies(&begun, &[Row::new(OrderId::generate())])).await;
+    assert_eq!(committed, Committed::Written);
+    assert!(is_held(&another.inbox.begin().await));
+}
+
+/// Of many who ask at once one begins.
+pub async fn of_many_who_begin_at_once_one_does(inbox: &dyn Inbox, another: Option<Another>) {
+    let Some(another) = another else { return };
+    let begun = inbox.begin().await.expect("begun");
+    inbox.release(begun.term).await.expect("given back");
+    for _ in 0..10 {
+        let (one, other) = tokio::join!(inbox.begin(), another.inbox.begin());
+        let (winner, begun, loser) = match (one, other) {
+            (Ok(begun), loser) => (inbox, begun, loser),
+            (loser, Ok(begun)) => (&*another.inbox, begun, loser),
+            neither => panic!("{neither:?}"),
+        };
+        assert!(is_held(&loser), "{loser:?}");
+        let (_, committed) = commit(winner, applies(&begun, &[Row::new(OrderId::generate())])).await;
+        assert_eq!(committed, Committed::Written);
+        winner.release(begun.term).await.expect("given back");
+    }
+}
+
+/// Told to rest through any process, the one at work learns it when it renews, and the next one when it begins.
+pub async fn whoever_is_at_work_learns_of_rest_from_any_process(inbox: &dyn Inbox, another: Option<Another>) {
+    let Some(another) = another else { return };
+    let begun = inbox.begin().await.expect("begun");
+    for rest in [true, false, true] {
+        another.inbox.set_paused(rest).await.expect("kept");
+        let renewed = inbox.renew(begun.term).await.expect("renewed");
+        assert!(matches!(renewed, Renewed::Held { paused, .. } if paused == rest), "{renewed:?}");
+    }
+    inbox.release(begun.term).await.expect("given back");
+    assert!(another.inbox.begin().await.expect("it is free").paused);
+}
+
+/// What is recorded can be read through any process, whoever is at work.
+pub async fn effects_are_read_through_any_process(inbox: &dyn Inbox, another: Option<Another>) {
+    let Some(another) = another else { return };
+    let begun = inbox.begin().await.expect("begun");
+    let order = OrderId::generate();
+    let (transaction, _) = commit(inbox, applies(&begun, &[Row::new(order)])).await;
+    let effects = another.inbox.effects(vec![order], Which::All, 10).await.expect("effects");
+    assert_eq!(effects.iter().map(|effect| &effect.effect).collect::<Vec<_>>(), [&transaction.effects[0]]);
 }
