@@ -7,3 +7,4 @@ pub mod faulty;
 pub mod inbox;
 pub mod mailer;
 pub mod memory;
+pub mod replica_set;

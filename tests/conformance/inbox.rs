@@ -39,33 +39,6 @@ conformance!(
     rest_is_kept,
 );
 
-/// Of a file there is no second process: the folder's lock keeps it out. In memory there is one.
-macro_rules! leases {
-    ($($test:ident),* $(,)?) => {
-        mod leases_in_memory {
-            $(#[tokio::test(start_paused = true)]
-            async fn $test() {
-                let lease = std::time::Duration::from_secs(5);
-                let inbox = super::MemoryInbox::default();
-                let another = super::Arc::new(inbox.of_process("another", lease));
-                let another = super::suite::Another { inbox: another, lease };
-                super::suite::$test(&inbox.of_process("one", lease), Some(another)).await;
-            })*
-        }
-    };
-}
-
-leases!(
-    while_it_is_held_nobody_else_begins,
-    a_lease_lasts_while_it_is_renewed_or_written_under,
-    when_it_is_over_another_takes_it_and_the_earlier_term_writes_nothing,
-    given_back_it_is_taken_at_once,
-    renewed_late_it_is_held_again,
-    of_many_who_begin_at_once_one_does,
-    whoever_is_at_work_learns_of_rest_from_any_process,
-    effects_are_read_through_any_process,
-);
-
 #[tokio::test]
 async fn everything_is_there_after_reopening_a_file() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -59,6 +59,19 @@ impl Memory {
         self.state().log_order.clone()
     }
 
+    /// The commit with that key.
+    pub(super) fn at_key(&self, key: CommitKey) -> Option<Arc<Commit>> {
+        self.state().by_key.get(&key).cloned()
+    }
+
+    /// As [`EventStore::append`], of one commit and at once.
+    pub(super) fn append_now(&self, commit: &Arc<Commit>) -> Appended {
+        let mut state = self.state();
+        let outcome = state.append(commit);
+        self.0.head.send_replace(state.log_order.len());
+        outcome
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

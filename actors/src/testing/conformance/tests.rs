@@ -1,4 +1,4 @@
-//! The suite against the store in memory.
+//! The suite against the store in memory, and its part about leases against the inbox in memory.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -53,3 +53,34 @@ impl Late for LateInMemory {
 }
 
 crate::conformance!(MemoryAdapter);
+
+/// On virtual time: they wait for leases to end.
+macro_rules! leases {
+    ($($test:ident),+ $(,)?) => {
+        mod leases {
+            use std::sync::Arc;
+            use std::time::Duration;
+
+            use crate::testing::conformance::inbox::{self as suite, Another};
+            use crate::testing::inbox::MemoryInbox;
+
+            $(#[tokio::test(start_paused = true)]
+            async fn $test() {
+                let (inbox, lease) = (MemoryInbox::default(), Duration::from_secs(5));
+                let another = Another { inbox: Arc::new(inbox.of_process("another", lease)), lease };
+                suite::$test(&inbox.of_process("one", lease), Some(another)).await;
+            })+
+        }
+    };
+}
+
+leases!(
+    while_it_is_held_nobody_else_begins,
+    a_lease_lasts_while_it_is_renewed_or_written_under,
+    when_it_is_over_another_takes_it_and_the_earlier_term_writes_nothing,
+    given_back_it_is_taken_at_once,
+    renewed_late_it_is_held_again,
+    of_many_who_begin_at_once_one_does,
+    whoever_is_at_work_learns_of_rest_from_any_process,
+    effects_are_read_through_any_process,
+);
