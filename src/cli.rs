@@ -5,6 +5,7 @@
 
 mod check;
 mod client;
+mod copy;
 mod import;
 mod order;
 mod restarts;
@@ -70,6 +71,11 @@ enum Command {
     ///
     /// What is there already is recognised: an import that was cut off is simply run again.
     Import(import::Args),
+    /// Take everything from the data folder to MongoDB, with docket stopped: the way out of one machine.
+    ///
+    /// What was brought is read back and compared. A copy that was cut off is simply run again: it goes on where it
+    /// stopped.
+    Copy(copy::Args),
 }
 
 /// Runs the command of this process's arguments. `serve` runs a docket until it is told to stop.
@@ -86,6 +92,7 @@ pub fn run(serve: impl FnOnce(Config, Only) -> ExitCode) -> ExitCode {
         Some(Command::Restarts(server)) => restarts::run(&server),
         Some(Command::Subscribers(server)) => subscribers::run(&server),
         Some(Command::Import(args)) => import::run(args),
+        Some(Command::Copy(args)) => copy::run(args),
     };
     match done {
         Ok(code) => code,

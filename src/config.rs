@@ -367,7 +367,7 @@ impl Config {
 }
 
 /// Whether a database can have that name, with room for `_` and a subscriber's name behind it.
-fn is_database(name: &str) -> bool {
+pub(crate) fn is_database(name: &str) -> bool {
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     plain && (1..=38).contains(&name.len()) && !["admin", "local", "config"].contains(&name)
 }

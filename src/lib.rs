@@ -4,6 +4,7 @@ mod serve;
 
 pub mod cli;
 pub mod config;
+pub mod copy;
 pub mod http;
 pub mod mail;
 pub mod mongo;

@@ -6,6 +6,7 @@
 //! stored.
 
 mod commits;
+pub mod copying;
 pub mod error;
 mod event_store;
 mod ledger;

@@ -19,14 +19,7 @@ use super::store::Store;
 #[async_trait]
 impl EventStore for Store {
     async fn append(&self, group: Group) -> Vec<Appended> {
-        let commits = group.into_commits();
-        let fitting: Vec<&Commit> = commits.iter().map(Arc::as_ref).filter(|commit| fits(commit)).collect();
-        let mut outcomes = self.insert(&fitting).await.into_iter();
-        let too_large = || Appended::NotDone(StoreError::Full("the commit is too large for a document".to_owned()));
-        let outcome = |commit: &Arc<Commit>| {
-            if fits(commit) { outcomes.next().unwrap_or_else(no_outcome) } else { too_large() }
-        };
-        commits.iter().map(outcome).collect()
+        self.append_all(&group.into_commits()).await
     }
 
     async fn read(&self, order: OrderId, from: Version, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError> {
@@ -44,6 +37,17 @@ impl EventStore for Store {
 }
 
 impl Store {
+    /// As [`EventStore::append`], for commits that another store has accepted: there may be several of one order.
+    pub async fn append_all(&self, commits: &[Arc<Commit>]) -> Vec<Appended> {
+        let fitting: Vec<&Commit> = commits.iter().map(Arc::as_ref).filter(|commit| fits(commit)).collect();
+        let mut outcomes = self.insert(&fitting).await.into_iter();
+        let too_large = || Appended::NotDone(StoreError::Full("the commit is too large for a document".to_owned()));
+        let outcome = |commit: &Arc<Commit>| {
+            if fits(commit) { outcomes.next().unwrap_or_else(no_outcome) } else { too_large() }
+        };
+        commits.iter().map(outcome).collect()
+    }
+
     async fn insert(&self, commits: &[&Commit]) -> Vec<Appended> {
         if commits.is_empty() {
             return Vec::new();

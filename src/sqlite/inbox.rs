@@ -5,6 +5,7 @@
 //! of them from some point on. Rows, documents and position go back together, so the log brings the same events again.
 //! Effects that had been performed in that time are performed again, under the same id: at least once.
 
+pub mod export;
 mod rows;
 mod schema;
 

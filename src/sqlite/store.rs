@@ -147,6 +147,13 @@ impl Store {
         self.shared.log
     }
 
+    /// The end of the log: the number of its last row, which is about how many there are, and the commit in it. Another
+    /// one when anything was appended.
+    pub fn end(&self) -> (i64, Option<CommitId>) {
+        let head = *self.shared.head.borrow();
+        (head.position, head.commit)
+    }
+
     /// Waits until the writing thread has died of a panic and says what that said. What it was writing is unknown, what
     /// waits in its queue waits on: the store writes again after [`Store::restart_writer`].
     pub async fn writer_died(&self) -> String {

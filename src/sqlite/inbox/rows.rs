@@ -12,6 +12,8 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::export::EffectPlace;
+
 macro_rules! columns {
     () => {
         "order_id, applied, applied_event, seen, performed, effects_waiting,
@@ -22,6 +24,8 @@ macro_rules! columns {
 }
 
 const SELECT_ONE: &str = concat!("SELECT ", columns!(), " FROM inbox WHERE generation = ?1 AND order_id = ?2");
+const SELECT_PAGE: &str =
+    concat!("SELECT ", columns!(), " FROM inbox WHERE generation = ?1 AND order_id > ?2 ORDER BY order_id LIMIT ?3");
 const SELECT_DUE: &str = concat!(
     "SELECT ",
     columns!(),
@@ -48,6 +52,9 @@ const SELECT_WAITING: &str = "SELECT DISTINCT order_id FROM effects INDEXED BY e
 const SELECT_EFFECTS: &str = "SELECT order_id, version, position, event_id, last_of_event, recorded_at, origin, body,
     outcome, outcome_detail, outcome_at FROM effects WHERE order_id = ?1 AND (?2 OR outcome IS NULL)
     ORDER BY version, position LIMIT ?3";
+const SELECT_EFFECTS_PAGE: &str = "SELECT order_id, version, position, event_id, last_of_event, recorded_at, origin,
+    body, outcome, outcome_detail, outcome_at FROM effects WHERE (order_id, version, position) > (?1, ?2, ?3)
+    ORDER BY order_id, version, position LIMIT ?4";
 const SET_OUTCOME: &str = "UPDATE effects SET outcome = ?4, outcome_detail = ?5, outcome_at = ?6
     WHERE order_id = ?1 AND event_id = ?2 AND position = ?3 AND outcome IS NULL";
 const INSERT: &str = concat!(
@@ -73,6 +80,17 @@ pub(super) fn of_orders(
         rows.extend(select.query_row(params![generation.0, blob(order.as_uuid())], row).optional()?);
     }
     Ok(rows)
+}
+
+/// The rows behind that of `after`, in the order of their orders.
+pub(super) fn page(
+    connection: &Connection,
+    generation: Generation,
+    after: Option<OrderId>,
+    limit: usize,
+) -> rusqlite::Result<Vec<Row>> {
+    let mut select = connection.prepare_cached(SELECT_PAGE)?;
+    select.query_map(params![generation.0, behind(after), count(limit)], row)?.collect()
 }
 
 pub(super) fn due(
@@ -219,9 +237,13 @@ fn lane(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Lane> {
 
 pub(super) fn waiting(connection: &Connection, after: Option<OrderId>, limit: usize) -> rusqlite::Result<Vec<OrderId>> {
     let mut select = connection.prepare_cached(SELECT_WAITING)?;
+    select.query_map(params![behind(after), count(limit)], |row| order(row, 0))?.collect()
+}
+
+/// What every later order's id is greater than.
+fn behind(after: Option<OrderId>) -> Vec<u8> {
     // No order's id is shorter than this.
-    let after = after.map(|order| blob(order.as_uuid()).to_vec()).unwrap_or_default();
-    select.query_map(params![after, count(limit)], |row| order(row, 0))?.collect()
+    after.map(|order| blob(order.as_uuid()).to_vec()).unwrap_or_default()
 }
 
 pub(super) fn effects(
@@ -237,6 +259,28 @@ pub(super) fn effects(
         for effect in select.query_map(params![blob(order.as_uuid()), all, count(limit)], effect)? {
             effects.push(effect?);
         }
+    }
+    Ok(effects)
+}
+
+/// The effects behind that one, in order for each order, until they are `bytes_max` together.
+pub(super) fn effects_page(
+    connection: &Connection,
+    after: Option<EffectPlace>,
+    limit: usize,
+    bytes_max: usize,
+) -> rusqlite::Result<Vec<RecordedEffect>> {
+    let mut select = connection.prepare_cached(SELECT_EFFECTS_PAGE)?;
+    let (version, index) = after.map_or((0, 0), |after| (after.version.0, after.index));
+    let after = behind(after.map(|after| after.order));
+    let mut found = select.query(params![after, version, index, count(limit)])?;
+    let (mut effects, mut bytes) = (Vec::new(), 0);
+    while bytes < bytes_max
+        && let Some(row) = found.next()?
+    {
+        let effect = effect(row)?;
+        bytes += effect.effect.body.len();
+        effects.push(effect);
     }
     Ok(effects)
 }
@@ -342,12 +386,15 @@ mod tests {
         super::super::schema::prepare(&connection, "test").expect("tables");
         for sql in [
             SELECT_ONE,
+            SELECT_PAGE,
             SELECT_DUE,
             SELECT_DUE_PERFORMING,
             NEXT_DUE,
             NEXT_DUE_PERFORMING,
             SELECT_WAITING,
             SELECT_EFFECTS,
+            SELECT_EFFECTS_PAGE,
+            super::super::export::SELECT_DOCUMENTS_PAGE,
             UPDATE,
             SET_OUTCOME,
         ] {
