@@ -10,6 +10,7 @@ pub mod copying;
 pub mod error;
 mod event_store;
 mod ledger;
+mod log;
 mod lookup;
 pub mod nodes;
 pub mod server;

@@ -11,6 +11,7 @@ use mongodb::{Collection, Database};
 use uuid::Uuid;
 
 use super::error::{self, NAMESPACE_EXISTS};
+use super::log::{Hubs, Source};
 use super::lookup::Lookup;
 use super::server::{Failed, Server, Unfit};
 use super::{ledger, snapshots};
@@ -29,6 +30,7 @@ pub(super) struct Shared {
     pub(super) snapshots: Collection<snapshots::Stored>,
     pub(super) ledger: Collection<ledger::Stored>,
     pub(super) log: LogId,
+    pub(super) hubs: Arc<Hubs>,
 }
 
 /// Why a store cannot be used.
@@ -90,6 +92,7 @@ impl Store {
         make_collection(server, &database, COMMITS).await?;
         let log = log_id(server, &database, least).await?;
         let commits = database.collection(COMMITS);
+        let source = Source::new(server.clone(), database.clone(), log);
         let shared = Shared {
             lookup: Lookup::new(server, &commits),
             snapshots: database.collection_with_options(SNAPSHOTS, may_be_lost()),
@@ -97,6 +100,7 @@ impl Store {
             server: server.clone(),
             commits,
             log,
+            hubs: Arc::new(Hubs::new(Arc::new(source))),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -1,0 +1,163 @@
+//! Who follows: from the ring while they keep up, from a change stream of their own while they are behind it. They go
+//! over to the ring at an event that both have told, so nothing is left out and nothing comes twice.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use actors::commit::Commit;
+use actors::log::{Follow, LogError, Position};
+use async_trait::async_trait;
+use futures_util::future::{BoxFuture, FutureExt};
+
+use super::hub::{Attached, Hubs};
+use super::place::{Entry, Inserted, Place, Witness};
+use super::source::{Broken, Source};
+use super::tail::Tail;
+
+/// Most events taken from the ring at once.
+const ENTRIES_AT_ONCE: usize = 1_024;
+
+/// A follower.
+pub(super) struct Follower {
+    hubs: Arc<Hubs>,
+    attached: Attached,
+    /// Behind the last commit given.
+    given: Place,
+    /// Behind the last event read.
+    read: Place,
+    /// Read and not yet given.
+    ahead: VecDeque<Entry>,
+    from: From,
+}
+
+/// From where it reads.
+enum From {
+    /// The ring, the event with that number next.
+    Ring(u64),
+    /// A change stream of its own. The page is kept here so that reading goes on when [`Follow::next`] is dropped and
+    /// called again.
+    Tail(BoxFuture<'static, Result<(Tail, Vec<Entry>), Broken>>),
+    /// Nowhere any more.
+    Nowhere(LogError),
+}
+
+impl Follower {
+    /// Behind the event of the ring with that number.
+    pub(super) fn in_ring(hubs: &Arc<Hubs>, attached: Attached, number: u64, place: Place) -> Self {
+        let from = From::Ring(number + 1);
+        Self { hubs: Arc::clone(hubs), attached, given: place.clone(), read: place, ahead: VecDeque::new(), from }
+    }
+
+    /// Behind a place that the ring does not have. Ends when it is clear that the place is one of this log: much is
+    /// behind it, or what is written now comes.
+    pub(super) async fn behind(hubs: &Arc<Hubs>, attached: Attached, place: Place) -> Result<Self, LogError> {
+        let mut tail = Tail::open(hubs.source(), Some(place.clone())).await?;
+        let mut follower = Self::in_ring(hubs, attached, 0, place);
+        loop {
+            let page = tail.page().await?;
+            let clear = tail.has_seen_mark() || !tail.is_at_end();
+            follower.take(&page);
+            if clear {
+                follower.read_on(tail);
+                return Ok(follower);
+            }
+        }
+    }
+
+    fn take(&mut self, entries: &[Entry]) {
+        if let Some(last) = entries.last() {
+            self.read = last.place();
+        }
+        self.ahead.extend(entries.iter().cloned());
+    }
+
+    /// The next commits of those that were read.
+    fn give(&mut self, max: usize) -> Vec<Arc<Commit>> {
+        let mut commits = Vec::new();
+        while commits.len() < max {
+            let Some(Entry { token, inserted }) = self.ahead.pop_front() else { break };
+            match inserted {
+                Inserted::Commit(commit) => {
+                    self.given = Place { token, witness: Witness::Commit(commit.key(), commit.id()) };
+                    commits.push(commit);
+                }
+                Inserted::Opening(_) => {}
+            }
+        }
+        commits
+    }
+
+    /// Goes over to the ring when it has the last event read, else reads the next page.
+    fn read_on(&mut self, tail: Tail) {
+        if self.attached.hub.has_ended() {
+            self.attached = self.hubs.attach();
+        }
+        // The mark shows that the stream goes on from its place at all.
+        let met = self.attached.hub.ring().find(&self.read.token).map(|(number, _)| number);
+        self.from = match met.filter(|_| tail.has_seen_mark()) {
+            Some(number) => From::Ring(number + 1),
+            None => From::Tail(page(tail).boxed()),
+        };
+    }
+
+    async fn read_ring(&mut self, number: u64) -> Result<(), LogError> {
+        let condition = self.attached.state.borrow_and_update().condition.clone();
+        let entries = self.attached.hub.ring().from(number, ENTRIES_AT_ONCE);
+        match entries {
+            Some(entries) if entries.is_empty() => {
+                condition.passable()?;
+                self.attached.changed().await?;
+            }
+            Some(entries) => {
+                self.take(&entries);
+                self.from = From::Ring(number + entries.len() as u64);
+            }
+            None => self.from = From::Tail(reopen(Arc::clone(self.hubs.source()), self.read.clone()).boxed()),
+        }
+        Ok(())
+    }
+}
+
+async fn page(mut tail: Tail) -> Result<(Tail, Vec<Entry>), Broken> {
+    let entries = tail.page().await?;
+    Ok((tail, entries))
+}
+
+async fn reopen(source: Arc<Source>, place: Place) -> Result<(Tail, Vec<Entry>), Broken> {
+    page(Tail::open(&source, Some(place)).await?).await
+}
+
+#[async_trait]
+impl Follow for Follower {
+    async fn next(&mut self, max: usize) -> Result<Vec<Arc<Commit>>, LogError> {
+        loop {
+            let commits = self.give(max.max(1));
+            if !commits.is_empty() {
+                return Ok(commits);
+            }
+            let read = match &mut self.from {
+                From::Ring(number) => {
+                    let number = *number;
+                    self.read_ring(number).await
+                }
+                From::Tail(page) => match page.await {
+                    Ok((tail, entries)) => {
+                        self.take(&entries);
+                        self.read_on(tail);
+                        Ok(())
+                    }
+                    Err(broken) => Err(broken.into()),
+                },
+                From::Nowhere(error) => Err(error.clone()),
+            };
+            if let Err(error) = read {
+                self.from = From::Nowhere(error.clone());
+                return Err(error);
+            }
+        }
+    }
+
+    fn position(&self) -> Position {
+        self.given.position(self.hubs.source().log)
+    }
+}

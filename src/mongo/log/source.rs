@@ -1,0 +1,176 @@
+//! Where change streams come from: opening one behind a place, asking whether a place is still known, and writing the
+//! small documents (*openings*) by which the end of the log is found.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actors::event_store::StoreError;
+use actors::log::{LogError, LogId};
+use futures_util::StreamExt;
+use mongodb::bson::{DateTime, Document, RawDocumentBuf, doc};
+use mongodb::error::Error;
+use mongodb::options::{IndexOptions, ReadConcern};
+use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
+use mongodb::{Collection, Database, IndexModel};
+use uuid::Uuid;
+
+use super::super::commits;
+use super::super::error::{self, store_error};
+use super::super::server::{Failed, Server};
+use super::super::store::COMMITS;
+use super::event;
+use super::place::{Place, Witness};
+
+/// Most events of a page. A server may give so many of any size at once.
+pub(super) const PAGE_EVENTS_MAX: u32 = 256;
+/// How long the server waits for an event before it says that there is none. It is alive as long as it says that.
+pub(super) const AWAIT: Duration = Duration::from_secs(1);
+/// Each document written by somebody who follows from now on.
+pub(super) const OPENINGS: &str = "openings";
+/// An opening is needed while it is the newest event that a saved position knows: as long as nothing is ordered.
+const OPENING_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// The server's words for: the place cannot be found (any more).
+const POSITION_LOST: [i32; 4] = [260, 280, 286, 40_647];
+
+/// The order service's database, as the log needs it.
+#[derive(Debug)]
+pub(in crate::mongo) struct Source {
+    pub(super) log: LogId,
+    server: Server,
+    database: Database,
+    commits: Collection<RawDocumentBuf>,
+    openings: Collection<Document>,
+    streams: AtomicUsize,
+}
+
+/// Why a change stream ended.
+#[derive(Clone, Debug)]
+pub(super) enum Broken {
+    /// The place cannot be found.
+    Lost(String),
+    /// These are not the collections any more in which the place was.
+    Replaced(String),
+    /// The server cannot be asked, or not now.
+    Store(StoreError),
+}
+
+impl From<Failed> for Broken {
+    fn from(failed: Failed) -> Self {
+        Self::Store(failed.into_error())
+    }
+}
+
+impl From<Broken> for LogError {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Lost(why) | Broken::Replaced(why) => Self::NoPosition(why),
+            Broken::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl Broken {
+    fn of(error: &Error) -> Self {
+        match error::code(error) {
+            Some(code) if POSITION_LOST.contains(&code) => Self::Lost(error.to_string()),
+            Some(_) | None => Self::Store(store_error(error)),
+        }
+    }
+}
+
+/// Counts a change stream while it is open.
+#[derive(Debug)]
+pub(super) struct Counted(Arc<Source>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Source {
+    pub(in crate::mongo) fn new(server: Server, database: Database, log: LogId) -> Self {
+        let (commits, openings) = (database.collection(COMMITS), database.collection(OPENINGS));
+        Self { log, server, database, commits, openings, streams: AtomicUsize::new(0) }
+    }
+
+    /// How many change streams are open.
+    pub(super) fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn counted(self: &Arc<Self>) -> Counted {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(self))
+    }
+
+    /// A change stream behind a place, or from some moment between the call and its answer. It does not resume by
+    /// itself, as the driver's own would: from a time, as long as it has seen no event.
+    pub(super) async fn watch(&self, behind: Option<&Place>, page: u32) -> Result<RawBatchCursor, Broken> {
+        let watched = behind.map_or_else(Document::new, |place| doc! { "resumeAfter": place.token.document() });
+        let stages = [doc! { "$changeStream": watched }, doc! { "$match": event::told() }];
+        let aggregate = self.database.aggregate(stages).batch_size(page).max_await_time(AWAIT);
+        // The server's own words matter here, which a port's error does not have.
+        let answered = self.server.answer(async { Ok(aggregate.batch().await) }).await?;
+        answered.map_err(|error| Broken::of(&error))
+    }
+
+    /// The next page of a change stream. The server may take [`AWAIT`] of its own accord.
+    pub(super) async fn page(&self, cursor: &mut RawBatchCursor) -> Result<RawBatch, Broken> {
+        let within = self.server.answer_within() + AWAIT;
+        let away = |why: String| Broken::Store(StoreError::Away(why));
+        match tokio::time::timeout(within, cursor.next()).await {
+            Ok(Some(page)) => page.map_err(|error| Broken::of(&error)),
+            Ok(None) => Err(away("MongoDB closed the change stream".to_owned())),
+            Err(_) => Err(away(format!("MongoDB did not answer within {} ms", within.as_millis()))),
+        }
+    }
+
+    /// How long an operation may take.
+    pub(super) fn answer_within(&self) -> Duration {
+        self.server.answer_within()
+    }
+
+    /// Whether the server knows a place, and with it everything behind it.
+    pub(super) async fn knows(&self, place: &Place) -> Result<(), Broken> {
+        self.watch(Some(place), 1).await.map(drop)
+    }
+
+    /// Whether the store has what was inserted at a place. Linearizable: else a member that was primary until a moment
+    /// ago could miss what is there.
+    pub(super) async fn has(&self, witness: &Witness) -> Result<(), Broken> {
+        let there = match witness {
+            Witness::Commit(key, id) => {
+                let found = self.commits.find_one(doc! { "_id": key.to_string() });
+                let found = found.projection(doc! { "_id": 1, "id": 1 });
+                let found = found.read_concern(ReadConcern::linearizable()).max_time(self.server.answer_within());
+                let found = self.server.answer(found).await?;
+                found.is_some_and(|found| commits::name(&found).is_ok_and(|(_, there)| there == *id))
+            }
+            Witness::Opening(id) => {
+                let found = self.openings.find_one(doc! { "_id": id.to_string() });
+                let found = found.read_concern(ReadConcern::linearizable()).max_time(self.server.answer_within());
+                self.server.answer(found).await?.is_some()
+            }
+        };
+        there.then_some(()).ok_or_else(|| Broken::Replaced(format!("the store does not have {witness}")))
+    }
+
+    /// Writes an opening. Its event comes behind the events of everything that was acknowledged before the call.
+    pub(super) async fn write_opening(&self) -> Result<Uuid, Broken> {
+        let id = Uuid::now_v7();
+        let opening = doc! { "_id": id.to_string(), "at": DateTime::now() };
+        self.server.answer(self.openings.insert_one(opening)).await?;
+        Ok(id)
+    }
+
+    /// Lets the server delete openings that nobody needs any more.
+    pub(super) async fn make_index(&self) -> Result<(), Broken> {
+        let options = IndexOptions::builder().expire_after(OPENING_KEPT).build();
+        let index = IndexModel::builder().keys(doc! { "at": 1 }).options(options).build();
+        self.server.answer(self.openings.create_index(index)).await?;
+        Ok(())
+    }
+}
