@@ -1,10 +1,11 @@
-//! The project's own commands: `cargo xtask test`, `cargo xtask bench`. They say what they do, install what is missing,
+//! The project's own commands: `cargo xtask test`, `cargo xtask services`, `cargo xtask bench`. They say what they do, install what is missing,
 //! and end with the command that repeats whatever failed. Nothing of docket depends on them, nor they on its code: they
 //! use what is built from outside, as everybody else does.
 
 mod api;
 mod bench;
 mod server;
+mod services;
 mod steps;
 mod test;
 mod tools;
@@ -19,6 +20,8 @@ use clap::Parser;
 enum Xtask {
     /// Everything that must hold: format, lints, licences, tests, the API against its description.
     Test(test::Options),
+    /// The servers that tests need, until Ctrl-C: for tests run by hand.
+    Services,
     /// How fast, as a ratio to what the machine could do at most, and whether everything accepted is there.
     Bench(bench::Options),
 }
@@ -26,6 +29,7 @@ enum Xtask {
 fn main() -> ExitCode {
     let outcome = match Xtask::parse() {
         Xtask::Test(options) => test::run(&options),
+        Xtask::Services => services::run(),
         Xtask::Bench(options) => bench::run(&options),
     };
     match outcome {

@@ -5,6 +5,7 @@ use std::process::Command;
 use clap::Args;
 
 use crate::api;
+use crate::services::Services;
 use crate::steps::{self, Failure, Steps};
 use crate::tools::{self, Tools};
 
@@ -27,7 +28,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     steps.command("licences, bans, sources", &mut deny(&tools))?;
     steps.command("build", &mut cargo(&["build", "--locked", "--bin", "docket"]))?;
     steps.step("API as described", || api::check(&tools, options.long))?;
-    let tally = steps.step("tests", || run_tests(options))?;
+    let services = steps.step("servers for the tests", || Services::start(&tools.mongodb))?;
+    let tally = steps.step("tests", || run_tests(options, &services))?;
+    drop(services);
     steps.print_summary();
     println!("\n{} passed, 0 failed", tally.passed);
     Ok(())
@@ -70,13 +73,20 @@ impl Tally {
     }
 }
 
-fn run_tests(options: &Options) -> Result<Tally, Failure> {
+fn run_tests(options: &Options, services: &Services) -> Result<Tally, Failure> {
     let mut command = cargo(&["test", "--locked", "--workspace", "--no-fail-fast"]);
+    command.envs(services.variables());
     if options.long {
         command.env("DOCKET_TEST_LONG", "1");
     }
     let mut tally = Tally::default();
-    steps::run_watched("tests", &mut command, |line| tally.add(line))?;
+    let outcome = steps::run_watched("tests", &mut command, |line| tally.add(line));
+    // Tests that lost a server fail for that reason alone.
+    services.check()?;
+    if outcome.is_err() {
+        println!("to repeat it, have `cargo xtask services` run in another terminal, and set what that prints");
+    }
+    outcome?;
     Ok(tally)
 }
 

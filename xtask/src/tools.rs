@@ -9,6 +9,8 @@ use std::process::Command;
 use crate::steps::{Failure, run, succeeds};
 
 const CARGO_DENY: &str = "cargo-deny@0.20.2";
+/// Speaks MongoDB's protocol. A program under the GPL that tests run beside them: nothing of ours is linked to it.
+const SECANTUS: &str = "secantus-mdb@0.5.3-beta.193";
 const SCHEMATHESIS_PINS: &str = include_str!("../schemathesis/requirements.txt");
 
 /// The installed programs.
@@ -17,22 +19,40 @@ pub(crate) struct Tools {
     pub(crate) cargo_deny: PathBuf,
     /// Tests the API against its description.
     pub(crate) schemathesis: PathBuf,
+    /// A MongoDB server.
+    pub(crate) mongodb: PathBuf,
 }
 
 impl Tools {
-    /// Installs what is missing. Two runs at once wait for each other.
+    /// Installs what is missing.
     pub(crate) fn install() -> Result<Self, Failure> {
-        let folder = cache()?.join("tools");
-        fs::create_dir_all(&folder).map_err(|error| cannot_use(&folder, error))?;
-        let lock = folder.join("lock");
-        let locked = File::create(&lock).and_then(|file| file.lock().map(|()| file));
-        let locked = locked.map_err(|error| cannot_use(&lock, error))?;
-        // The README's walk through is run as it is written.
-        debian(&["curl"], || succeeds(Command::new("curl").arg("--version")))?;
-        let tools = Self { cargo_deny: cargo_deny(&folder)?, schemathesis: schemathesis(&folder)? };
-        drop(locked);
-        Ok(tools)
+        alone(|folder| {
+            // The README's walk through is run as it is written.
+            debian(&["curl"], || succeeds(Command::new("curl").arg("--version")))?;
+            Ok(Self {
+                cargo_deny: cargo_deny(folder)?,
+                schemathesis: schemathesis(folder)?,
+                mongodb: a_mongodb(folder)?,
+            })
+        })
     }
+}
+
+/// A MongoDB server, installed when it is missing.
+pub(crate) fn mongodb() -> Result<PathBuf, Failure> {
+    alone(a_mongodb)
+}
+
+/// Does `work` in the folder of the tools. Two runs at once wait for each other.
+fn alone<T>(work: impl FnOnce(&Path) -> Result<T, Failure>) -> Result<T, Failure> {
+    let folder = cache()?.join("tools");
+    fs::create_dir_all(&folder).map_err(|error| cannot_use(&folder, error))?;
+    let lock = folder.join("lock");
+    let locked = File::create(&lock).and_then(|file| file.lock().map(|()| file));
+    let locked = locked.map_err(|error| cannot_use(&lock, error))?;
+    let done = work(&folder);
+    drop(locked);
+    done
 }
 
 /// What rustup's default profile brings; a minimal one does not.
@@ -107,6 +127,37 @@ fn schemathesis(folder: &Path) -> Result<PathBuf, Failure> {
         )
     })?;
     Ok(home.join("bin/schemathesis"))
+}
+
+/// `mongod` when there is one, else the program that takes its place.
+fn a_mongodb(folder: &Path) -> Result<PathBuf, Failure> {
+    if let Some(mongod) = on_path("mongod") {
+        println!("{}", mongod.display());
+        return Ok(mongod);
+    }
+    let home = folder.join("secantusd");
+    once(&home, SECANTUS, || {
+        debian(&["cmake", "g++", "make"], || {
+            ["cmake", "g++", "make"].iter().all(|program| succeeds(Command::new(program).arg("--version")))
+        })?;
+        println!("missing: {SECANTUS}; compiling it from crates.io, once, some minutes");
+        run(
+            "tools",
+            Command::new("cargo")
+                // Its sources do with an older compiler than they ask for.
+                .args(["install", "--locked", "--ignore-rust-version", "--quiet", SECANTUS, "--root"])
+                .arg(&home)
+                .env("CARGO_TARGET_DIR", home.join("target")),
+        )?;
+        fs::remove_dir_all(home.join("target")).map_err(|error| cannot_use(&home, error))
+    })?;
+    Ok(home.join("bin/secantusd-rs"))
+}
+
+/// A program by its name, where the shell would find it.
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// Does `install` into `home` unless that was done before, by the same `recipe`. What was broken off is begun anew.
