@@ -9,6 +9,8 @@ mod commits;
 pub mod copying;
 pub mod error;
 mod event_store;
+pub mod inbox;
+pub mod lease;
 mod ledger;
 mod log;
 mod lookup;
@@ -19,6 +21,7 @@ pub mod store;
 pub mod unusable;
 pub mod uri;
 
+pub use inbox::MongoInbox;
 pub use nodes::MongoNodes;
 pub use server::{ConnectError, Hello, Server, Unfit};
 pub use store::{OpenError, Store};

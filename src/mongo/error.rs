@@ -8,7 +8,7 @@ pub const DUPLICATE_KEY: i32 = 11_000;
 /// A collection that is there already (`NamespaceExists`).
 pub const NAMESPACE_EXISTS: i32 = 48;
 /// There is no room on the server's disk (`OutOfDiskSpace`).
-const OUT_OF_DISK_SPACE: i32 = 14_031;
+pub const OUT_OF_DISK_SPACE: i32 = 14_031;
 
 /// The statement was given up for a moment's reason (`WriteConflict`, `TemporarilyUnavailable`).
 const GIVEN_UP: [i32; 2] = [112, 365];

@@ -1,4 +1,6 @@
-//! The inbox in a SQLite file and in memory: the conformance suite, and what only a file can show.
+//! The inbox in a SQLite file, in MongoDB and in memory: the conformance suite, and what only a file can show.
+
+mod mongo;
 
 use std::sync::Arc;
 
@@ -17,6 +19,13 @@ macro_rules! conformance {
                 let directory = super::DataDirectory::lock(folder.path()).expect("a data folder");
                 let inbox = super::SqliteInbox::open(&directory, "test").expect("an inbox");
                 super::suite::$test(&inbox).await;
+            })*
+        }
+        mod mongodb {
+            $(#[tokio::test]
+            async fn $test() {
+                let database = super::mongo::Database::new();
+                super::suite::$test(&database.inbox().await).await;
             })*
         }
         mod memory {

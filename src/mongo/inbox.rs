@@ -1,0 +1,396 @@
+//! A subscriber's inbox in a MongoDB database of its own, `docket_NAME`: rows, documents, effects and position, one
+//! transaction a batch. Any number of processes may have it open; one has the lease.
+//!
+//! What is written is on the disks of a majority. Every transaction writes the document that holds the term, whatever
+//! else it writes: so none can be stored beside a later term, however long its process was frozen. It never reads the
+//! order service's database, nor another subscriber's.
+
+mod documents;
+mod effects;
+mod rows;
+mod schema;
+mod statements;
+mod transaction;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::clock::Timestamp;
+use actors::event_store::StoreError;
+use actors::inbox::{
+    Begun, Body, CatchingUp, Committed, DocumentKey, Generation, Inbox, InboxError, Progress, RecordedEffect, Renewed,
+    Row, Term, Totals, Transaction, Which, Work,
+};
+use actors::order::OrderId;
+use async_trait::async_trait;
+use mongodb::bson::{Document, doc};
+use mongodb::options::{FindOptions, SessionOptions};
+use mongodb::{ClientSession, Collection, Database};
+use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
+
+use self::documents::StoredDocument;
+use self::effects::{OfOrder, StoredEffect};
+use self::rows::{RowId, StoredRow};
+use self::schema::{DOCUMENTS, EFFECTS, INBOX, ONLY, SUBSCRIBER, Subscriber};
+use self::statements::Refused;
+use self::transaction::Attempt;
+use super::lease::{Acquired, Held, Lease, Seen};
+use super::server::{Failed, Server};
+
+/// How often a transaction is begun when the server says that it may succeed.
+const ATTEMPTS_MAX: u32 = 5;
+/// The wait after the first attempt; it grows with each.
+const AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// Most documents that the server sends at once; what it sends is at most 16 MiB in any case.
+const PAGE: u32 = 10_000;
+
+/// A subscriber's database.
+pub struct MongoInbox {
+    server: Server,
+    database: Database,
+    name: String,
+    lease: Lease,
+    /// All transactions are on one session: a later one ends an earlier one that was left open.
+    session: Mutex<ClientSession>,
+    /// The server's name for that session.
+    session_id: Document,
+}
+
+impl MongoInbox {
+    /// Opens the database of the subscriber `name`, beside that of the order service, which is `database`. What is
+    /// missing in it is made. `holder` is a name that no other process has; `lease` is how long a term is its own.
+    ///
+    /// # Errors
+    /// When the server does not answer, or the database belongs to a subscriber with another name.
+    pub async fn open(
+        server: &Server,
+        database: &str,
+        name: &str,
+        holder: &str,
+        lease: Duration,
+    ) -> Result<Self, InboxError> {
+        let database = server.database(&format!("{database}_{name}"));
+        schema::prepare(server, &database, name).await?;
+        // What a transaction may read is said by its own concern.
+        let options = SessionOptions::builder().causal_consistency(false).build();
+        let session =
+            server.answer(server.client().start_session().with_options(options)).await.map_err(write_error)?;
+        Ok(Self {
+            lease: Lease::new(server, database.collection(SUBSCRIBER), ONLY, holder, lease),
+            server: server.clone(),
+            name: name.to_owned(),
+            session_id: session.id().clone(),
+            session: Mutex::new(session),
+            database,
+        })
+    }
+
+    fn subscriber(&self) -> Collection<Document> {
+        self.database.collection(SUBSCRIBER)
+    }
+
+    async fn find<T: DeserializeOwned + Send + Sync>(
+        &self,
+        collection: &str,
+        filter: Document,
+        options: FindOptions,
+    ) -> Result<Vec<T>, InboxError> {
+        let collection = self.database.collection::<T>(collection);
+        let found = self.server.answer(async {
+            let mut found = collection.find(filter).with_options(options).batch_size(PAGE).await?;
+            let mut all = Vec::new();
+            while found.advance().await? {
+                all.push(found.deserialize_current()?);
+            }
+            Ok(all)
+        });
+        found.await.map_err(read_error)
+    }
+
+    async fn find_rows(&self, filter: Document, options: FindOptions) -> Result<Vec<Row>, InboxError> {
+        let rows: Vec<StoredRow> = self.find(INBOX, filter, options).await?;
+        rows.into_iter().map(StoredRow::read).collect()
+    }
+
+    async fn find_effects(&self, filter: Document, options: FindOptions) -> Result<Vec<RecordedEffect>, InboxError> {
+        let effects: Vec<StoredEffect> = self.find(EFFECTS, filter, options).await?;
+        effects.into_iter().map(StoredEffect::read).collect()
+    }
+
+    async fn sums(&self, collection: &str, pipeline: [Document; 2]) -> Result<Document, InboxError> {
+        let sums = self.server.answer(async {
+            let mut sums = self.database.collection::<Document>(collection).aggregate(pipeline).await?;
+            if sums.advance().await? { sums.deserialize_current() } else { Ok(Document::new()) }
+        });
+        sums.await.map_err(read_error)
+    }
+
+    async fn totals(&self, generation: Generation) -> Result<Totals, InboxError> {
+        let totals = rows::read_totals(&self.sums(INBOX, rows::totals(generation)).await?);
+        let waiting = self.sums(EFFECTS, effects::count_waiting()).await?;
+        Ok(Totals { effects_waiting: rows::counted(&waiting, "effects_waiting"), ..totals })
+    }
+
+    async fn present_generation(&self) -> Result<Generation, InboxError> {
+        let found = self.server.answer(self.subscriber().find_one(doc! { "_id": ONLY })).await;
+        let document = found.map_err(read_error)?.ok_or_else(gone)?;
+        Ok(Generation(schema::read(document)?.generation))
+    }
+
+    /// Takes the lease when it can be had, and what a transaction of the last term may have left open with it.
+    async fn acquire(&self) -> Result<Document, InboxError> {
+        for _ in 0..2 {
+            let last = match self.lease.look().await.map_err(read_error)? {
+                Seen::Free(last) => last,
+                Seen::Held(held) => return Err(held_by(held)),
+                Seen::Absent => {
+                    // Somebody dropped the database: the subscriber begins from nothing.
+                    schema::prepare(&self.server, &self.database, &self.name).await?;
+                    continue;
+                }
+            };
+            self.end_session(&last).await;
+            match self.lease.acquire(doc! { "session": self.session_id.clone() }).await.map_err(write_error)? {
+                Acquired::Now(document) => return Ok(document),
+                Acquired::Held(held) => return Err(held_by(held)),
+                Acquired::Absent => {}
+            }
+        }
+        Err(gone())
+    }
+
+    /// Ends a transaction that nobody goes on with: until then it holds the subscriber's document, a minute perhaps.
+    /// Where that is not allowed the minute has to pass.
+    async fn end_session(&self, last: &Document) {
+        let Ok(session) = last.get_document("session") else { return };
+        let kill = doc! { "killSessions": [session.clone()] };
+        if let Err(failed) = self.server.answer(self.database.run_command(kill)).await {
+            let error = failed.into_error();
+            tracing::debug!(%error, subscriber = self.name, "the session of the last term was not ended");
+        }
+    }
+
+    /// At most `limit` orders behind `after` with effects that wait, in the order of their ids; none when there are none.
+    async fn orders_waiting(&self, after: Option<OrderId>, limit: usize) -> Result<Vec<OrderId>, InboxError> {
+        let mut options = first(doc! { "order": 1 }, limit);
+        options.projection = Some(doc! { "_id": 0, "order": 1 });
+        let effects: Vec<OfOrder> = self.find(EFFECTS, effects::waiting_after(after), options).await?;
+        let mut orders = effects.iter().map(OfOrder::read).collect::<Result<Vec<_>, _>>()?;
+        orders.dedup();
+        Ok(orders)
+    }
+
+    /// Those of these orders whose lane for performing is held.
+    async fn performing_held(
+        &self,
+        generation: Generation,
+        orders: &[OrderId],
+    ) -> Result<HashSet<OrderId>, InboxError> {
+        let only_id = FindOptions::builder().projection(doc! { "_id": 1 }).build();
+        let held: Vec<RowId> = self.find(INBOX, rows::performing_held(generation, orders), only_id).await?;
+        held.iter().map(|row| rows::order_of(&row._id)).collect()
+    }
+
+    async fn all_effects(&self, orders: &[OrderId], limit: usize) -> Result<Vec<RecordedEffect>, InboxError> {
+        let mut all = Vec::new();
+        for order in orders {
+            let options = first(doc! { "version": 1, "index": 1 }, limit.max(1));
+            all.extend(self.find_effects(effects::of_order(*order), options).await?);
+        }
+        Ok(all)
+    }
+
+    /// The orders whose row is not as it was read.
+    async fn changed(&self, transaction: &Transaction) -> Result<Vec<OrderId>, InboxError> {
+        let orders: Vec<_> = transaction.rows.iter().map(|write| write.row.order).collect();
+        let stored = self.rows(transaction.generation, orders).await?;
+        let stored: HashMap<_, _> = stored.into_iter().map(|row| (row.order, row.written_by)).collect();
+        let changed = transaction.rows.iter().filter(|write| {
+            let written_by = stored.get(&write.row.order).copied().flatten();
+            written_by != write.was_written_by
+        });
+        Ok(changed.map(|write| write.row.order).collect())
+    }
+}
+
+#[async_trait]
+impl Inbox for MongoInbox {
+    async fn begin(&self) -> Result<Begun, InboxError> {
+        let subscriber = schema::read(self.acquire().await?)?;
+        let generation = Generation(subscriber.generation);
+        Ok(Begun {
+            term: read_term(subscriber.term)?,
+            lease: Some(self.lease.lasts()),
+            generation,
+            paused: subscriber.paused,
+            totals: self.totals(generation).await?,
+            progress: progress(&subscriber)?,
+        })
+    }
+
+    async fn renew(&self, term: Term) -> Result<Renewed, InboxError> {
+        let Some(document) = self.lease.renew(stored_term(term)?).await.map_err(write_error)? else {
+            return Ok(Renewed::Superseded);
+        };
+        Ok(Renewed::Held { lease: Some(self.lease.lasts()), paused: schema::read(document)?.paused })
+    }
+
+    async fn release(&self, term: Term) -> Result<(), InboxError> {
+        self.lease.release(stored_term(term)?).await.map_err(write_error)
+    }
+
+    async fn rows(&self, generation: Generation, orders: Vec<OrderId>) -> Result<Vec<Row>, InboxError> {
+        self.find_rows(rows::of_orders(generation, &orders), FindOptions::default()).await
+    }
+
+    async fn due(
+        &self,
+        generation: Generation,
+        work: Work,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Row>, InboxError> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        self.find_rows(rows::held_until(generation, work, "$lte", until), first(rows::by_next_attempt(work), limit))
+            .await
+    }
+
+    async fn next_due(
+        &self,
+        generation: Generation,
+        work: Work,
+        after: Timestamp,
+    ) -> Result<Option<Timestamp>, InboxError> {
+        let later = rows::held_until(generation, work, "$gt", after);
+        let next = self.find_rows(later, first(rows::by_next_attempt(work), 1)).await?;
+        Ok(next.first().and_then(|row| rows::lane_of(row, work).hold()?.next_attempt_at))
+    }
+
+    async fn documents(&self, generation: Generation, keys: Vec<DocumentKey>) -> Result<Vec<Option<Body>>, InboxError> {
+        let ids: Vec<_> = keys.iter().map(|key| documents::id(generation, key)).collect();
+        let found: Vec<StoredDocument> =
+            self.find(DOCUMENTS, documents::with_ids(&ids), FindOptions::default()).await?;
+        let bodies: HashMap<_, Body> =
+            found.into_iter().map(|document| (document._id, Body::from(document.body))).collect();
+        Ok(ids.iter().map(|id| bodies.get(id).cloned()).collect())
+    }
+
+    async fn commit(&self, transaction: Arc<Transaction>) -> Result<Committed, InboxError> {
+        let commands = statements::commands(&self.lease, &transaction)?;
+        let mut session = self.session.lock().await;
+        let mut refusal = String::new();
+        let mut perhaps = false;
+        for attempt in 0..ATTEMPTS_MAX {
+            tokio::time::sleep(AGAIN_AFTER * attempt).await;
+            let attempt = self.attempt(&mut session, &commands).await;
+            match attempt.map_err(|error| if perhaps { InboxError::Unknown(error.to_string()) } else { error })? {
+                Attempt::Written => return Ok(Committed::Written),
+                Attempt::Refused(Refused::Superseded) => return Ok(Committed::Superseded),
+                Attempt::Refused(Refused::Failed(error)) => return Err(error),
+                Attempt::Refused(Refused::Again(why)) => refusal = why,
+                Attempt::Refused(Refused::Changed) => {
+                    let changed = self.changed(&transaction).await?;
+                    if !changed.is_empty() {
+                        return Ok(Committed::Fenced(changed));
+                    }
+                    // Who changed them is not yet on a majority's disks.
+                    refusal = "rows are being written by somebody else".to_owned();
+                }
+                Attempt::Lost(why) => {
+                    perhaps = true;
+                    refusal = why;
+                }
+            }
+        }
+        Err(if perhaps { InboxError::Unknown(refusal) } else { InboxError::Away(refusal) })
+    }
+
+    async fn waiting(&self, after: Option<OrderId>, limit: usize) -> Result<Vec<OrderId>, InboxError> {
+        let generation = self.present_generation().await?;
+        let (mut waiting, mut after) = (Vec::new(), after);
+        while waiting.len() < limit {
+            let orders = self.orders_waiting(after, limit).await?;
+            let Some(last) = orders.last() else { break };
+            after = Some(*last);
+            let held = self.performing_held(generation, &orders).await?;
+            waiting.extend(orders.into_iter().filter(|order| !held.contains(order)));
+        }
+        waiting.truncate(limit);
+        Ok(waiting)
+    }
+
+    async fn effects(
+        &self,
+        orders: Vec<OrderId>,
+        which: Which,
+        limit: usize,
+    ) -> Result<Vec<RecordedEffect>, InboxError> {
+        let by_order = match which {
+            Which::All => self.all_effects(&orders, limit).await?,
+            Which::Waiting => self.find_effects(effects::waiting_of(&orders), FindOptions::default()).await?,
+        };
+        Ok(effects::first_of_each(&orders, by_order, limit))
+    }
+
+    async fn set_paused(&self, paused: bool) -> Result<(), InboxError> {
+        let subscriber = self.subscriber();
+        let set = subscriber.update_one(doc! { "_id": ONLY }, doc! { "$set": { "paused": paused } });
+        let set = self.server.answer(set).await.map_err(write_error)?;
+        if set.matched_count == 0 { Err(gone()) } else { Ok(()) }
+    }
+}
+
+/// The first so many.
+fn first(sort: Document, limit: usize) -> FindOptions {
+    FindOptions::builder().sort(sort).limit(i64::try_from(limit).unwrap_or(i64::MAX)).build()
+}
+
+fn held_by(held: Held) -> InboxError {
+    InboxError::Held { by: held.by, ends_in: held.ends_in }
+}
+
+fn gone() -> InboxError {
+    InboxError::Damaged("it does not say whose it is".to_owned())
+}
+
+fn stored_term(term: Term) -> Result<i64, InboxError> {
+    i64::try_from(term.0).map_err(|_| InboxError::Damaged(format!("there is no term {}", term.0)))
+}
+
+fn read_term(term: i64) -> Result<Term, InboxError> {
+    u64::try_from(term).map(Term).map_err(|_| InboxError::Damaged(format!("it is in the term {term}")))
+}
+
+fn progress(subscriber: &Subscriber) -> Result<Option<Progress>, InboxError> {
+    let Some(position) = &subscriber.position else { return Ok(None) };
+    let unreadable = |why: String| InboxError::Damaged(format!("its position cannot be read: {why}"));
+    let position = serde_json::from_str(position).map_err(|error| unreadable(error.to_string()))?;
+    let after = subscriber.scan_after.as_deref().map(str::parse).transpose();
+    let after = after.map_err(|_| unreadable("the key of the scan".to_owned()))?;
+    Ok(Some(Progress { position, catching_up: subscriber.scanning.then_some(CatchingUp { after }) }))
+}
+
+/// For what changed nothing, or may be done again.
+fn read_error(failed: Failed) -> InboxError {
+    inbox_error(failed.into_error())
+}
+
+/// For what wrote something.
+fn write_error(failed: Failed) -> InboxError {
+    match failed {
+        Failed::NotDone(error) => inbox_error(error),
+        Failed::Unknown(error) => InboxError::Unknown(error.to_string()),
+    }
+}
+
+fn inbox_error(error: StoreError) -> InboxError {
+    match error {
+        StoreError::Away(text) => InboxError::Away(text),
+        StoreError::Full(text) => InboxError::Full(text),
+        StoreError::Damaged(text) => InboxError::Damaged(text),
+    }
+}

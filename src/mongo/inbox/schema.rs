@@ -1,0 +1,118 @@
+//! The collections of a subscriber's database.
+
+use actors::inbox::InboxError;
+use mongodb::bson::{DateTime, Document, doc};
+use mongodb::{Database, IndexModel};
+use serde::Deserialize;
+
+use super::{read_error, write_error};
+use crate::mongo::error::{self, NAMESPACE_EXISTS};
+use crate::mongo::server::Server;
+
+/// The shape of these collections; a database of another shape is refused.
+const SCHEMA: i64 = 1;
+
+/// Holds one document: whose the database is, its term, and how far the log was followed.
+pub(super) const SUBSCRIBER: &str = "subscriber";
+/// The `_id` of that document.
+pub(super) const ONLY: &str = "subscriber";
+/// A document an order: `_id` its generation and id.
+pub(super) const INBOX: &str = "inbox";
+/// `_id` is generation, collection and id; `body` the text.
+pub(super) const DOCUMENTS: &str = "documents";
+/// `_id` is order and effect; those without an outcome have `waiting`.
+pub(super) const EFFECTS: &str = "effects";
+
+/// What the one document of [`SUBSCRIBER`] says beside the lease.
+#[derive(Debug, Deserialize)]
+pub(super) struct Subscriber {
+    pub(super) schema: i64,
+    pub(super) name: String,
+    pub(super) term: i64,
+    pub(super) generation: u32,
+    pub(super) paused: bool,
+    /// As JSON.
+    pub(super) position: Option<String>,
+    pub(super) scanning: bool,
+    pub(super) scan_after: Option<String>,
+}
+
+/// Makes what is missing, and checks whose the database is.
+pub(super) async fn prepare(server: &Server, database: &Database, name: &str) -> Result<(), InboxError> {
+    let subscriber = subscriber(server, database, name).await?;
+    if subscriber.schema != SCHEMA {
+        let shape = subscriber.schema;
+        return Err(InboxError::Damaged(format!("its collections are of shape {shape}, this docket knows {SCHEMA}")));
+    }
+    if subscriber.name != name {
+        let owner = subscriber.name;
+        return Err(InboxError::Damaged(format!("it belongs to the subscriber {owner}, not to {name}")));
+    }
+    // Whatever a transaction writes to is there: none has to make a collection.
+    let made = server.answer(async {
+        match database.create_collection(DOCUMENTS).await {
+            Err(error) if error::code(&error) == Some(NAMESPACE_EXISTS) => Ok(()),
+            made => made,
+        }
+    });
+    made.await.map_err(write_error)?;
+    for (collection, indexes) in [(INBOX, inbox_indexes()), (EFFECTS, vec![waiting_index()])] {
+        let collection = database.collection::<Document>(collection);
+        server.answer(collection.create_indexes(indexes)).await.map_err(write_error)?;
+    }
+    Ok(())
+}
+
+/// The document that says whose the database is, made by the first who opens it.
+async fn subscriber(server: &Server, database: &Database, name: &str) -> Result<Subscriber, InboxError> {
+    let subscribers = database.collection::<Document>(SUBSCRIBER);
+    let only = || doc! { "_id": ONLY };
+    let mut found = server.answer(subscribers.find_one(only())).await.map_err(read_error)?;
+    if found.is_none() {
+        let made = subscribers.update_one(only(), doc! { "$setOnInsert": new(name) }).upsert(true);
+        server.answer(made).await.map_err(write_error)?;
+        found = server.answer(subscribers.find_one(only())).await.map_err(read_error)?;
+    }
+    read(found.ok_or_else(|| InboxError::Damaged("it does not say whose it is".to_owned()))?)
+}
+
+pub(super) fn read(document: Document) -> Result<Subscriber, InboxError> {
+    mongodb::bson::deserialize_from_document(document)
+        .map_err(|error| InboxError::Damaged(format!("it does not say whose it is: {error}")))
+}
+
+fn new(name: &str) -> Document {
+    doc! {
+        "schema": SCHEMA,
+        "name": name,
+        "term": 0_i64,
+        "holder": null,
+        "until": DateTime::from_millis(0),
+        "generation": 0_i64,
+        "paused": false,
+        "position": null,
+        "scanning": false,
+        "scan_after": null,
+    }
+}
+
+/// For the lanes that are not ready, which are few: found by the time of their next attempt, and counted. A row whose
+/// lane is ready is in neither.
+fn inbox_indexes() -> Vec<IndexModel> {
+    ["applying", "performing"]
+        .map(|lane| {
+            let keys = doc! { "generation": 1, format!("{lane}.next_attempt_at"): 1 };
+            index(&format!("{lane}_held"), keys, doc! { format!("{lane}.state"): { "$exists": true } })
+        })
+        .into()
+}
+
+/// For the effects that have no outcome yet: found by order, and counted.
+fn waiting_index() -> IndexModel {
+    index("waiting", doc! { "waiting": 1, "order": 1 }, doc! { "waiting": true })
+}
+
+fn index(name: &str, keys: Document, only: Document) -> IndexModel {
+    let options = mongodb::options::IndexOptions::builder().name(name.to_owned()).partial_filter_expression(only);
+    IndexModel::builder().keys(keys).options(options.build()).build()
+}
