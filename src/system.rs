@@ -5,6 +5,7 @@
 
 mod embedded;
 mod identity;
+mod mongodb;
 mod only;
 mod storage;
 mod subscribers;
@@ -44,6 +45,7 @@ use crate::telemetry::StartUp;
 
 use embedded::Embedded;
 use identity::Identity;
+use mongodb::Mongodb;
 pub use only::Only;
 use storage::Storage;
 use subscribers::Subscribers;
@@ -58,7 +60,7 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] OpenError),
     /// The deployment at `mongodb.uri` would never do.
-    #[error("mongodb.uri: {0}")]
+    #[error("{0}")]
     Mongodb(String),
     /// A subscriber's store cannot be opened.
     #[error(transparent)]
@@ -158,7 +160,7 @@ impl System {
         let registered = only.select(config, subscribers(&Parts { mailer: Arc::new(mailer) }))?;
         let storage: Arc<dyn Storage> = match &directory {
             Some(directory) => Arc::new(Embedded::open(directory)?),
-            None => return Err(StartError::Mongodb("not yet".to_owned())),
+            None => Arc::new(Mongodb::open(&config.mongodb, &identity.instance).await?),
         };
         Self::start_on(config, storage, identity, registered).await
     }

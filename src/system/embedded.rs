@@ -37,7 +37,7 @@ impl Embedded {
     }
 }
 
-#[async_trait]
+#[async_trait(?Send)]
 impl Storage for Embedded {
     fn ports(&self) -> Ports {
         let store = Arc::new(self.store.clone());

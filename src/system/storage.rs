@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use super::StartError;
 
 /// An opened store with all that belongs to it.
-#[async_trait]
+#[async_trait(?Send)]
 pub(super) trait Storage: Send + Sync {
     /// The order service's.
     fn ports(&self) -> Ports;

@@ -1,0 +1,48 @@
+//! The data folder of a docket on SQLite: whether it is free, takes what is written, and holds a store that can be read.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{Finding, bad, good};
+use crate::config::Config;
+use crate::sqlite::directory::DataDirectory;
+use crate::sqlite::store::FILE_NAME;
+
+pub(super) fn look(config: &Config) -> Vec<Finding> {
+    let directory = &config.data.directory;
+    let locked = match DataDirectory::lock(directory) {
+        Ok(locked) => locked,
+        Err(error) => return vec![bad("data.directory", error.to_string())],
+    };
+    let mut findings =
+        vec![good("data.directory", format!("{} is there and no other docket uses it", directory.display()))];
+    findings.push(match written_through(locked.path()) {
+        Ok(()) => good("disk", "takes and keeps what is written".to_owned()),
+        Err(error) => bad("disk", format!("cannot write in {}: {error}", directory.display())),
+    });
+    let store = directory.join(FILE_NAME);
+    if store.exists() {
+        findings.push(match opened(&store) {
+            Ok(()) => good("store", format!("{} can be read", store.display())),
+            Err(error) => bad("store", format!("{} cannot be read: {error}", store.display())),
+        });
+    }
+    findings
+}
+
+fn written_through(directory: &Path) -> io::Result<()> {
+    let path = directory.join(".check");
+    let mut file = File::create(&path)?;
+    let written = file.write_all(b"docket check").and_then(|()| file.sync_all());
+    std::fs::remove_file(&path)?;
+    written
+}
+
+/// Without changing it.
+fn opened(store: &Path) -> rusqlite::Result<()> {
+    let connection = Connection::open_with_flags(store, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(()))
+}

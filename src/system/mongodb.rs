@@ -1,0 +1,175 @@
+//! On MongoDB: any number of processes on one replica set.
+//!
+//! At the start a deployment that is away is waited for; one that would never do ends the start with the sentence that
+//! says what to do. A store that was replaced under a running process ends that process: what it knows is of another log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::inbox::{Inbox, InboxError};
+use actors::nodes::{Nodes, Process};
+use actors::supervisor::{Child, Failure, Handle, Node};
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use super::StartError;
+use super::storage::{Ports, Storage};
+use crate::config::{self, millis};
+use crate::mongo::server::Settings;
+use crate::mongo::unusable::{Unusable, answered, unusable};
+use crate::mongo::{ConnectError, Hello, MongoInbox, MongoNodes, OpenError, Server, Store, Uri};
+
+/// How long to wait before a deployment that is away is tried again.
+const TRIED_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How often it is said that it is away.
+const SAID_EVERY: Duration = Duration::from_secs(5);
+
+/// The databases of a deployment.
+pub(super) struct Mongodb {
+    uri: Uri,
+    database: String,
+    server: Server,
+    hello: Hello,
+    store: Store,
+    holder: String,
+}
+
+impl Mongodb {
+    /// Opens the order service's database, once the deployment answers. `holder` is the name in which leases are held.
+    /// Dropping the future ends the wait.
+    pub(super) async fn open(config: &config::Mongodb, holder: &str) -> Result<Self, StartError> {
+        patiently(&config.uri, async || Self::try_open(config, holder).await).await
+    }
+
+    async fn try_open(config: &config::Mongodb, holder: &str) -> Result<Self, Unopened> {
+        let settings = Settings {
+            uri: config.uri.expose().to_owned(),
+            pool_max: config.pool_max,
+            select_within: millis(config.selection_timeout_ms),
+            answer_within: millis(config.answer_timeout_ms),
+        };
+        let server = Server::new(&settings).await?;
+        // What an operation of a port says no more: whether somebody refuses us, or nobody answers.
+        answered(settings.answer_within, server.database(&config.database).list_collection_names()).await?;
+        let hello = server.hello().await.map_err(|error| Unopened::Away(error.to_string()))?;
+        let store = Store::open(&server, &config.database).await?;
+        let (uri, database) = (config.uri.clone(), config.database.clone());
+        Ok(Self { uri, database, server, hello, store, holder: holder.to_owned() })
+    }
+}
+
+/// Tries to open something until it is open or never will be, and says every few seconds what it waits for.
+async fn patiently<T>(uri: &Uri, mut open: impl AsyncFnMut() -> Result<T, Unopened>) -> Result<T, StartError> {
+    let mut said: Option<Instant> = None;
+    loop {
+        let why = match open().await {
+            Ok(opened) => return Ok(opened),
+            Err(Unopened::Refused(error)) => return Err(error),
+            Err(Unopened::Away(why)) => why,
+        };
+        if said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
+            tracing::warn!("waiting for {uri}, which cannot be used now: {why}");
+            said = Some(Instant::now());
+        }
+        tokio::time::sleep(TRIED_AGAIN_AFTER).await;
+    }
+}
+
+#[async_trait(?Send)]
+impl Storage for Mongodb {
+    fn ports(&self) -> Ports {
+        let store = Arc::new(self.store.clone());
+        Ports {
+            events: store.clone(),
+            snapshots: store.clone(),
+            log: store.clone(),
+            history: store.clone(),
+            ledger: store,
+        }
+    }
+
+    fn nodes(&self, _: &Process) -> Arc<dyn Nodes> {
+        Arc::new(MongoNodes::new(&self.server, &self.database))
+    }
+
+    async fn inbox(&self, name: &'static str, lease: Duration) -> Result<Arc<dyn Inbox>, StartError> {
+        let open = async || Ok(MongoInbox::open(&self.server, &self.database, name, &self.holder, lease).await?);
+        Ok(Arc::new(patiently(&self.uri, open).await?))
+    }
+
+    /// The driver looks after its connections itself. What it cannot see is that the store is another one.
+    fn child(&self) -> Child {
+        let store = self.store.clone();
+        Child::task("store", "store", move |_: &Node| {
+            move |handle: &Handle| {
+                let (store, handle) = (store.clone(), handle.clone());
+                async move {
+                    tokio::select! {
+                        said = store.replaced() => Err(Failure::error(said)),
+                        () = handle.stop_requested() => Ok(()),
+                    }
+                }
+                .boxed_local()
+            }
+        })
+    }
+
+    fn said(&self) -> String {
+        let (version, set) = (&self.hello.version, self.hello.set_name.as_deref());
+        let set = set.map_or_else(|| "sharded".to_owned(), |name| format!("replica set {name}"));
+        format!(
+            "MongoDB at {}, database {}, {set}, server {version}; on the disks of a majority at each commit",
+            self.uri, self.database
+        )
+    }
+
+    async fn close(&self) {}
+}
+
+/// Why the databases are not open.
+enum Unopened {
+    /// It may be better later.
+    Away(String),
+    /// It will not.
+    Refused(StartError),
+}
+
+impl From<Unusable> for Unopened {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Away(why) => Self::Away(why),
+            Unusable::Refused(why) => Self::Refused(StartError::Mongodb(format!("mongodb.uri: {why}"))),
+        }
+    }
+}
+
+impl From<ConnectError> for Unopened {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Uri(error) => unusable(&error).into(),
+        }
+    }
+}
+
+impl From<OpenError> for Unopened {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Away(error) => Self::Away(error.to_string()),
+            error @ (OpenError::Unfit(_) | OpenError::Foreign { .. } | OpenError::Incomplete { .. }) => {
+                Self::Refused(StartError::Mongodb(error.to_string()))
+            }
+        }
+    }
+}
+
+impl From<InboxError> for Unopened {
+    fn from(error: InboxError) -> Self {
+        match error {
+            error @ (InboxError::Away(_) | InboxError::Full(_) | InboxError::Unknown(_) | InboxError::Held { .. }) => {
+                Self::Away(error.to_string())
+            }
+            error @ InboxError::Damaged(_) => Self::Refused(error.into()),
+        }
+    }
+}
