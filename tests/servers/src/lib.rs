@@ -7,6 +7,8 @@
 mod mongo;
 mod mongod;
 mod proxy;
+#[cfg(test)]
+mod tests;
 
 pub use mongo::{MongoDatabase, MongoServer};
 pub use proxy::{Passed, Proxy, Request};

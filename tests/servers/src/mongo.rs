@@ -142,12 +142,12 @@ impl MongoServer {
         self.process = Process::start(&self.program, self.options, &self.port, &self.folder).await;
     }
 
-    /// Its process stands still (SIGSTOP): connections stay, answers do not come.
+    /// Its process stands still (SIGSTOP): connections stay and new ones are made, answers do not come.
     pub fn freeze(&self) {
         self.process.signal("STOP");
     }
 
-    /// Its process goes on (SIGCONT).
+    /// Its process goes on (SIGCONT). Some servers then close the connections on which they had waited.
     pub fn thaw(&self) {
         self.process.signal("CONT");
     }

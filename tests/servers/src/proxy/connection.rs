@@ -80,8 +80,8 @@ async fn requests(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, line: &Line, ex
             exchange.answer_held.set(true);
         }
         exchange.unanswered.set(exchange.unanswered.get() + 1);
-        to.write_all(&message).await?;
         line.counts.requests.fetch_add(1, Ordering::Relaxed);
+        to.write_all(&message).await?;
     }
     let all_answered = async {
         while exchange.unanswered.get() > 0 {
@@ -97,9 +97,9 @@ async fn answers(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, line: &Line, exc
     while let Some(message) = message::read(&mut from).await? {
         let held = exchange.answer_held.take();
         line.let_pass(|weather| held && weather.answers_held.is_some()).await;
+        line.counts.answers.fetch_add(1, Ordering::Relaxed);
         // Nobody may be there to take it.
         let _ = to.write_all(&message).await;
-        line.counts.answers.fetch_add(1, Ordering::Relaxed);
         // The server may send more than it was asked for: its state, as it changes.
         exchange.unanswered.set(exchange.unanswered.get().saturating_sub(1));
         exchange.answered.notify_one();
