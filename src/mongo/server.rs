@@ -152,7 +152,8 @@ impl Server {
         options.max_connecting = Some(8);
         options.connect_timeout = Some(settings.select_within);
         options.server_selection_timeout = Some(settings.select_within);
-        options.heartbeat_freq = Some(Duration::from_secs(1));
+        // The shortest there is: a primary that was taken for lost is found again before anybody gives up on it.
+        options.heartbeat_freq = Some(Duration::from_millis(500));
         options.retry_writes = Some(true);
         options.retry_reads = Some(true);
         options.sdam_event_handler = Some(primary.watcher());

@@ -1,6 +1,7 @@
 //! The conformance suites against the adapters that the process runs on, and what only a process of its own or a real
 //! disk can show.
 
+mod again;
 mod inbox;
 mod mongo;
 mod sqlite;

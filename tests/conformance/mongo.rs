@@ -1,59 +1,48 @@
 //! MongoDB: a database of its own for each test, on the server that `DOCKET_TEST_MONGODB_URI` names.
 
 mod away;
+mod faults;
 mod groups;
+mod killed;
 mod ledger;
 mod newest;
+mod suite;
 
 use std::time::Duration;
 
 use docket::mongo::server::Settings;
-use docket::mongo::{self, Server};
-
-/// Which server.
-const URI: &str = "DOCKET_TEST_MONGODB_URI";
+use docket::mongo::{Server, Store};
+use servers::MongoDatabase;
 
 /// A database that is gone at the end of its test.
-struct Database {
-    uri: String,
-    name: String,
-}
+struct Database(MongoDatabase);
 
 impl Database {
     fn new() -> Self {
-        let uri = std::env::var(URI).unwrap_or_else(|_| panic!("{URI} names no server: `cargo xtask test` starts one"));
-        Self { uri, name: format!("t_{}", uuid::Uuid::now_v7().simple()) }
-    }
-
-    /// As a process has it that was just started.
-    async fn server(&self) -> Server {
-        Server::new(&settings(&self.uri)).await.expect("a server")
+        Self(MongoDatabase::new())
     }
 
     /// The database, past the store.
     async fn past(&self) -> mongodb::Database {
-        self.server().await.database(&self.name)
+        server(self.0.uri()).await.database(self.0.name())
     }
 
-    async fn open(&self) -> mongo::Store {
-        mongo::Store::open(&self.server().await, &self.name).await.expect("a store")
-    }
-}
-
-impl Drop for Database {
-    /// In a runtime of its own: the test's may be at its end.
-    fn drop(&mut self) {
-        let drops = || {
-            actors::testing::conformance::block_on(async {
-                self.past().await.drop().await.expect("dropped");
-            })
-        };
-        let dropped = std::thread::scope(|scope| scope.spawn(drops).join());
-        assert!(dropped.is_ok() || std::thread::panicking(), "the database {} stays", self.name);
+    /// As a process does that was just started.
+    async fn open(&self) -> Store {
+        open(self.0.uri(), self.0.name()).await
     }
 }
 
-/// Patient, since tests run beside one another.
-fn settings(uri: &str) -> Settings {
-    Settings { select_within: Duration::from_secs(10), answer_within: Duration::from_secs(20), ..Settings::new(uri) }
+async fn open(uri: &str, database: &str) -> Store {
+    Store::open(&server(uri).await, database).await.expect("a store")
+}
+
+/// A patient one, since tests run beside one another.
+async fn server(uri: &str) -> Server {
+    let settings = Settings {
+        select_within: Duration::from_secs(10),
+        answer_within: Duration::from_secs(20),
+        ..Settings::new(uri)
+    };
+    Server::new(&settings).await.expect("a server")
 }

@@ -79,12 +79,3 @@ fn assert_whole(folder: &Path) {
         file(folder).pragma_query_value(None, "integrity_check", |row| row.get(0)).expect("it can be checked");
     assert_eq!(said, "ok");
 }
-
-/// This test again, in a process of its own: `before` is put before its command line.
-fn this_test_again(before: &[&str], test: &str, variable: &str, folder: &Path) -> std::process::Command {
-    let executable = std::env::current_exe().expect("this program");
-    let mut words = before.iter().map(std::ffi::OsStr::new).chain([executable.as_os_str()]);
-    let mut command = std::process::Command::new(words.next().expect("a program"));
-    command.args(words).args([test, "--exact", "--nocapture"]).env(variable, folder);
-    command
-}

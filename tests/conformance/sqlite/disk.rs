@@ -12,7 +12,8 @@ use actors::testing::commits::{first_of_bytes, group};
 use actors::testing::conformance::{block_on, ids, next};
 use docket::sqlite;
 
-use super::{assert_whole, folder, open, this_test_again};
+use super::{assert_whole, folder, open};
+use crate::again::this_test_again;
 
 const FOLDER: &str = "DOCKET_TEST_DISK";
 /// A disk of 8 MiB in the folder, and on it the rest of the words.
@@ -29,7 +30,8 @@ const WITH_SMALL_FILES: &str = r#"trap '' XFSZ; exec prlimit --fsize=1048576 "$@
 
 fn in_a_process_of_its_own(before: &[&str], test: &str) {
     let folder = folder();
-    let output = this_test_again(before, test, FOLDER, folder.path()).output().expect("util-linux is installed");
+    let output =
+        this_test_again(before, test, FOLDER, folder.path().as_os_str()).output().expect("util-linux is installed");
     let said = String::from_utf8_lossy(&output.stdout);
     let complained = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("1 passed"), "{said}\n{complained}");

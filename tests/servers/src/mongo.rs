@@ -109,6 +109,14 @@ impl MongoServer {
         Self::start_with(Options { oplog_entries_max: Some(entries), ..Options::default() }).await
     }
 
+    /// One that fails on purpose when it is told to (`configureFailPoint`).
+    ///
+    /// # Panics
+    /// When it does not serve after a minute.
+    pub async fn start_with_failpoints() -> Self {
+        Self::start_with(Options { test_commands: true, ..Options::default() }).await
+    }
+
     async fn start_with(options: Options) -> Self {
         let program = PathBuf::from(variable(PROGRAM));
         let port = Port::take().expect("a port");

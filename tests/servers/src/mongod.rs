@@ -45,6 +45,8 @@ pub(crate) struct Options {
     pub(crate) standalone: bool,
     /// Forgets soon what was written (a `mongod`: after a megabyte).
     pub(crate) oplog_entries_max: Option<u32>,
+    /// Takes commands that only tests give: it fails on purpose.
+    pub(crate) test_commands: bool,
 }
 
 /// The server as a command. `data` is a folder that is there.
@@ -59,6 +61,9 @@ pub(crate) fn command(program: &Path, port: u16, data: &Path, options: Options) 
         if options.oplog_entries_max.is_some() {
             command.args(["--oplogSize", "1"]);
         }
+        if options.test_commands {
+            command.args(["--setParameter", "enableTestCommands=1"]);
+        }
     } else {
         // Without the first flag it loses what it acknowledged when it is killed; by default it forgets after an hour.
         command.args(["--sync-on-commit", "--oplog-retention-seconds", "604800"]);
@@ -66,6 +71,9 @@ pub(crate) fn command(program: &Path, port: u16, data: &Path, options: Options) 
         command.args(["--cache-size", "512M", "--log-file-max", "16MB", "--storage-path"]).arg(data);
         if options.standalone {
             command.arg("--standalone");
+        }
+        if options.test_commands {
+            command.arg("--enable-test-commands");
         }
     }
     command
