@@ -9,22 +9,25 @@
 mod commits;
 mod compare;
 mod patience;
+mod state;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use actors::commit::CommitId;
 use actors::event_store::StoreError;
 use actors::log::LogId;
 use serde::{Deserialize, Serialize};
 
-use crate::mongo::copying::{Found, Mark};
+use crate::mongo::copying::{Copy, Found, Mark};
 use crate::mongo::server::Failed;
 use crate::mongo::{self, Server, Unfit};
 use crate::sqlite::store::FILE_NAME;
 use crate::sqlite::{self, DataDirectory, DirectoryError};
 
+use state::{Brought, Subscriber};
+
 pub use compare::Sum;
 pub use patience::Patience;
+pub use state::Total;
 
 /// Why a copy did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +86,8 @@ pub struct Report {
     pub copied_at: Option<String>,
     /// The commits, as they were read back.
     pub commits: Sum,
+    /// What the subscribers have, likewise.
+    pub subscribers: Vec<Total>,
     /// Files of the folder that belong to no subscriber and were left out.
     pub left_out: Vec<String>,
 }
@@ -107,6 +112,8 @@ pub enum Step<'a> {
 pub struct Source {
     directory: DataDirectory,
     store: sqlite::Store,
+    subscribers: Vec<Subscriber>,
+    left_out: Vec<String>,
 }
 
 /// Where to.
@@ -120,33 +127,33 @@ pub struct Target {
 }
 
 /// How far a copy is, as the mark has it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Progress {
-    /// The end of the folder's log when these commits were read.
-    end: (i64, Option<CommitId>),
-    /// Everything up to this key is there.
-    after: Option<String>,
-    /// How many those are.
-    commits: u64,
-    /// All are.
-    all: bool,
-    /// When it is complete: what was read back.
-    sum: Option<Sum>,
+    commits: commits::Brought,
+    /// In the order of their names.
+    subscribers: Vec<Brought>,
 }
 
 impl Source {
-    /// Takes a folder.
+    /// Takes a folder. Nothing in it is changed.
     ///
     /// # Errors
     /// When there is no store in it, a docket uses it, or it cannot be read.
-    pub fn open(path: &std::path::Path) -> Result<Self, CopyError> {
+    pub async fn open(path: &Path) -> Result<Self, CopyError> {
         let file = path.join(FILE_NAME);
         if !file.is_file() {
             return Err(CopyError::Nothing(file));
         }
         let directory = DataDirectory::lock(path)?;
         let store = sqlite::Store::open(&directory)?;
-        Ok(Self { directory, store })
+        let mut source = Self { directory, store, subscribers: Vec::new(), left_out: Vec::new() };
+        let (names, others) = state::subscribers(&source)?;
+        for name in names {
+            let subscriber = Subscriber::open(&source, &name).await?;
+            source.subscribers.push(subscriber);
+        }
+        source.left_out = others.into_iter().filter(|file| !OUR_FILES.contains(&file.as_str())).collect();
+        Ok(source)
     }
 
     /// Which log is in it.
@@ -154,6 +161,9 @@ impl Source {
         self.store.log_id()
     }
 }
+
+/// Files without a subscriber: the store is copied, the ledger stays.
+const OUR_FILES: [&str; 2] = [FILE_NAME, sqlite::ledger::FILE_NAME];
 
 /// Copies everything and compares it.
 ///
@@ -164,7 +174,7 @@ pub async fn run(source: &Source, target: &Target, watch: &mut dyn FnMut(Step<'_
     let hello = target.server.hello().await.map_err(|error| CopyError::Unusable(error.to_string()))?;
     hello.unfit().map_or(Ok(()), Err)?;
     let mark = Mark::new(&target.server, &target.database, source.log_id());
-    let progress = match look(&mark, source, target).await? {
+    let progress = match begin(&mark, source, target).await? {
         Begun::Now(progress) => progress,
         Begun::Before(report) => return Ok(report),
     };
@@ -172,8 +182,17 @@ pub async fn run(source: &Source, target: &Target, watch: &mut dyn FnMut(Step<'_
     let store = mongo::Store::open_incomplete(&target.server, &target.database).await;
     let store = store.map_err(|error| CopyError::Unusable(error.to_string()))?;
     commits::copy(&mut copying, &store, watch).await?;
-    let sum = commits::compare(&copying, &store, watch).await?;
-    copying.complete(sum).await
+    for index in 0..source.subscribers.len() {
+        state::copy(&mut copying, index, watch).await?;
+    }
+    copying.progress.commits.total = Some(commits::compare(&copying, &store, watch).await?);
+    for (index, subscriber) in source.subscribers.iter().enumerate() {
+        copying.progress.subscribers[index].total = Some(state::compare(subscriber, target, watch).await?);
+    }
+    for subscriber in &source.subscribers {
+        state::hand_over(subscriber, target).await?;
+    }
+    copying.complete().await
 }
 
 /// A copy under way.
@@ -191,27 +210,29 @@ enum Begun {
     Before(Report),
 }
 
-/// Whether the target is empty or this copy's own, and takes it.
-async fn look(mark: &Mark, source: &Source, target: &Target) -> Result<Begun, CopyError> {
-    let unusable = |failed: Failed| CopyError::Unusable(failed.into_error().to_string());
-    let database = &target.database;
-    let (took, progress) = match mark.look().await.map_err(unusable)? {
-        Found::Nothing => (mark.set().await, Progress { end: source.store.end(), ..Progress::default() }),
-        Found::InUse => return Err(in_use(database)),
+/// Whether the target is empty or this copy's own; then it is taken.
+async fn begin(mark: &Mark, source: &Source, target: &Target) -> Result<Begun, CopyError> {
+    let unusable = |error: StoreError| CopyError::Unusable(error.to_string());
+    let found = mark.look().await.map_err(|failed| unusable(failed.into_error()))?;
+    let (took, progress) = match found {
+        Found::Nothing => {
+            if let Some(occupied) = state::occupied(source, target).await.map_err(unusable)? {
+                return Err(in_use(&occupied));
+            }
+            (mark.set().await, Progress::nothing(source))
+        }
+        Found::InUse => return Err(in_use(&target.database)),
         Found::Copying(copy) | Found::Copied(copy) if copy.source != source.log_id() => {
-            return Err(CopyError::NotOurs(format!(
-                "the database {database} holds a copy of another folder (its log is {}, this one's is {}); copy into \
-                 another one (--database)",
-                copy.source.0,
-                source.log_id().0
-            )));
+            return Err(another_source(&copy, source, target));
         }
-        Found::Copying(copy) => (mark.take_over().await, Progress::read(&copy.progress, source)),
-        Found::Copied(copy) => {
-            return Progress::read(&copy.progress, source).report(copy, source, target).map(Begun::Before);
-        }
+        Found::Copying(copy) => (mark.take_over().await, Progress::left(&copy.progress, source)?),
+        Found::Copied(copy) => return before(&copy, source, target).map(Begun::Before),
     };
-    if took.map_err(unusable)? { Ok(Begun::Now(progress)) } else { Err(in_use(database)) }
+    if took.map_err(|failed| unusable(failed.into_error()))? {
+        Ok(Begun::Now(progress))
+    } else {
+        Err(in_use(&target.database))
+    }
 }
 
 fn in_use(database: &str) -> CopyError {
@@ -221,52 +242,101 @@ fn in_use(database: &str) -> CopyError {
     ))
 }
 
+fn another_source(copy: &Copy, source: &Source, target: &Target) -> CopyError {
+    CopyError::NotOurs(format!(
+        "the database {} holds a copy of another folder (its log is {}, that of this folder {}). Nothing was written; copy \
+         into another one (--database)",
+        target.database,
+        copy.source.0,
+        source.log_id().0
+    ))
+}
+
+/// What an earlier run has brought, if that is still what is in the folder.
+fn before(copy: &Copy, source: &Source, target: &Target) -> Result<Report, CopyError> {
+    let at = copy.at.and_then(|at| at.try_to_rfc3339_string().ok());
+    let progress: Option<Progress> = serde_json::from_str(&copy.progress).ok();
+    match progress.filter(|progress| progress.is_of(source)).and_then(|progress| progress.report(source, target)) {
+        Some(report) => Ok(Report { copied_before: true, copied_at: at, ..report }),
+        None => Err(CopyError::Changed(format!(
+            "{} was copied to the database {} before ({}), and docket has run on it since: the two have gone different \
+             ways. Nothing was written",
+            source.directory.path().display(),
+            target.database,
+            at.as_deref().unwrap_or("nobody knows when")
+        ))),
+    }
+}
+
 impl Progress {
-    /// What an earlier run has left. Where the folder has grown since, what is new may lie anywhere: all is gone through
-    /// again, and what is there already is recognised.
-    fn read(text: &str, source: &Source) -> Self {
-        let end = source.store.end();
-        match serde_json::from_str::<Self>(text) {
-            Ok(progress) if progress.end == end => progress,
-            Ok(_) | Err(_) => Self { end, ..Self::default() },
-        }
+    fn nothing(source: &Source) -> Self {
+        let subscribers = source.subscribers.iter().map(Brought::nothing).collect();
+        Self { commits: commits::Brought::nothing(source), subscribers }
     }
 
-    fn report(self, copy: mongo::copying::Copy, source: &Source, target: &Target) -> Result<Report, CopyError> {
-        let at = copy.at.and_then(|at| at.try_to_rfc3339_string().ok());
-        let Some(commits) = self.sum else {
-            return Err(CopyError::Changed(format!(
-                "{} was copied to the database {} at {}, and has changed since: orders were placed or moved on in both. \
-                 Nothing was written. What is new in the folder cannot be brought there any more",
-                source.directory.path().display(),
-                target.database,
-                at.as_deref().unwrap_or("an unknown time"),
-            )));
+    /// What an earlier run has left. What was brought of a file that has changed since is brought again: commits that
+    /// are there already are recognised, a subscriber's state is made anew.
+    fn left(text: &str, source: &Source) -> Result<Self, CopyError> {
+        let mut progress = Self::nothing(source);
+        let Ok(left) = serde_json::from_str::<Self>(text) else { return Ok(progress) };
+        if left.commits.end == progress.commits.end {
+            progress.commits = left.commits;
+        }
+        for brought in left.subscribers {
+            match progress.subscribers.iter_mut().find(|subscriber| subscriber.name == brought.name) {
+                Some(subscriber) if subscriber.term == brought.term => *subscriber = brought,
+                Some(_) => {}
+                None => {
+                    let name = brought.name;
+                    return Err(CopyError::Changed(format!(
+                        "{name}.db was in the folder when the copy began, and is gone"
+                    )));
+                }
+            }
+        }
+        Ok(progress)
+    }
+
+    /// Whether the folder has not changed since.
+    fn is_of(&self, source: &Source) -> bool {
+        let now = Self::nothing(source);
+        let terms = |progress: &Self| -> Vec<_> {
+            progress.subscribers.iter().map(|brought| (brought.name.clone(), brought.term)).collect()
         };
-        let database = target.database.clone();
-        Ok(Report { database, copied_before: true, copied_at: at, commits, left_out: Vec::new() })
+        self.commits.end == now.commits.end && terms(self) == terms(&now)
+    }
+
+    /// When everything was compared.
+    fn report(self, source: &Source, target: &Target) -> Option<Report> {
+        Some(Report {
+            database: target.database.clone(),
+            copied_before: false,
+            copied_at: None,
+            commits: self.commits.total?,
+            subscribers: self.subscribers.into_iter().map(|brought| brought.total).collect::<Option<_>>()?,
+            left_out: source.left_out.clone(),
+        })
     }
 }
 
 impl Copying<'_> {
     async fn save(&self) -> Result<(), CopyError> {
-        let progress = self.progress()?;
+        let progress = self.encoded()?;
         let saved = self.target.patience.done(async || self.mark.save(&progress).await.map_err(Failed::into_error));
         if saved.await? { Ok(()) } else { Err(CopyError::TakenOver) }
     }
 
-    async fn complete(mut self, commits: Sum) -> Result<Report, CopyError> {
-        self.progress.sum = Some(commits.clone());
-        let progress = self.progress()?;
-        let patience = self.target.patience;
-        if !patience.done(async || self.mark.clear(&progress).await.map_err(Failed::into_error)).await? {
+    async fn complete(self) -> Result<Report, CopyError> {
+        let progress = self.encoded()?;
+        let cleared = self.target.patience.done(async || self.mark.clear(&progress).await.map_err(Failed::into_error));
+        if !cleared.await? {
             return Err(CopyError::TakenOver);
         }
-        let database = self.target.database.clone();
-        Ok(Report { database, copied_before: false, copied_at: None, commits, left_out: Vec::new() })
+        let report = self.progress.report(self.source, self.target);
+        report.ok_or_else(|| CopyError::Differs("not everything was compared".to_owned()))
     }
 
-    fn progress(&self) -> Result<String, CopyError> {
+    fn encoded(&self) -> Result<String, CopyError> {
         serde_json::to_string(&self.progress).map_err(|error| CopyError::Unusable(error.to_string()))
     }
 }

@@ -8,7 +8,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use super::client::block_on;
 use super::{CommandError, Done, load, print, print_json};
 use crate::config::{Config, is_database};
-use crate::copy::{self, CopyError, Patience, Report, Source, Step, Target};
+use crate::copy::{self, CopyError, Patience, Report, Source, Step, Target, Total};
 use crate::mongo::Uri;
 use crate::mongo::server::{Server, Settings};
 
@@ -35,7 +35,7 @@ pub(super) fn run(args: Args) -> Done {
     let folder = &config.data.directory;
     let bar = ProgressBar::no_length();
     let report = block_on(async {
-        let source = Source::open(folder).map_err(failed)?;
+        let source = Source::open(folder).await.map_err(failed)?;
         let target = Target { server: server(&uri).await?, database, patience: Patience::default() };
         copy::run(&source, &target, &mut |step| show(&bar, step)).await.map_err(failed)
     });
@@ -121,6 +121,18 @@ fn summary(report: &Report, uri: &Uri, folder: &Path) -> String {
     }];
     let commits = &report.commits;
     lines.push(format!("  {} commits, SHA-256 {}", HumanCount(commits.count), commits.sha256));
+    lines.extend(report.subscribers.iter().map(|subscriber| {
+        let Total { name, paused, rows, documents, effects, effects_waiting, sum } = subscriber;
+        format!(
+            "  {name}{}: {} rows, {} documents, {} effects ({} to be performed), SHA-256 {}",
+            if *paused { ", paused" } else { "" },
+            HumanCount(*rows),
+            HumanCount(*documents),
+            HumanCount(*effects),
+            HumanCount(*effects_waiting),
+            sum.sha256
+        )
+    }));
     lines.extend(report.left_out.iter().map(|file| format!("  {file} is no subscriber's and was left out")));
     let database = match database.as_str() {
         "docket" => String::new(),

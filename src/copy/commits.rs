@@ -3,16 +3,38 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use actors::commit::{Commit, CommitKey};
+use actors::commit::{Commit, CommitId, CommitKey};
 use actors::event_store::Appended;
 use actors::log::Log;
+use serde::{Deserialize, Serialize};
 
 use super::compare::{Sum, Summing};
-use super::{CopyError, Copying, Step, unreadable};
+use super::{CopyError, Copying, Source, Step, unreadable};
 use crate::mongo::Store;
 
 /// Commits of a page. They are read and written together.
 const PAGE_MAX: usize = 1_000;
+
+/// How far the commits are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Brought {
+    /// The end of the folder's log when they were read. With another one there may be new ones anywhere.
+    pub(super) end: (i64, Option<CommitId>),
+    /// Everything up to this key is there.
+    after: Option<String>,
+    /// How many those are.
+    count: u64,
+    all: bool,
+    /// When the copy is complete: what was read back.
+    pub(super) total: Option<Sum>,
+}
+
+impl Brought {
+    /// Nothing yet.
+    pub(super) fn nothing(of: &Source) -> Self {
+        Self { end: of.store.end(), after: None, count: 0, all: false, total: None }
+    }
+}
 
 /// Brings those that are not there yet.
 pub(super) async fn copy(
@@ -20,20 +42,20 @@ pub(super) async fn copy(
     store: &Store,
     watch: &mut dyn FnMut(Step<'_>),
 ) -> Result<(), CopyError> {
-    if copying.progress.all {
+    if copying.progress.commits.all {
         return Ok(());
     }
-    let of = u64::try_from(copying.progress.end.0).unwrap_or(0);
-    watch(Step::Begins { what: "commits", of, done: copying.progress.commits });
+    let of = u64::try_from(copying.progress.commits.end.0).unwrap_or(0);
+    watch(Step::Begins { what: "commits", of, done: copying.progress.commits.count });
     loop {
-        let after = copying.progress.after.as_deref().and_then(|key| key.parse().ok());
+        let after = copying.progress.commits.after.as_deref().and_then(|key| key.parse().ok());
         let page = copying.source.store.scan(after, PAGE_MAX).await.map_err(unreadable("a commit in the folder"))?;
         match page.last() {
-            Some(last) => copying.progress.after = Some(last.key().to_string()),
-            None => copying.progress.all = true,
+            Some(last) => copying.progress.commits.after = Some(last.key().to_string()),
+            None => copying.progress.commits.all = true,
         }
         insert(copying, store, &page).await?;
-        copying.progress.commits += page.len() as u64;
+        copying.progress.commits.count += page.len() as u64;
         copying.save().await?;
         watch(Step::Done(page.len() as u64));
         if page.is_empty() {
@@ -83,7 +105,7 @@ pub(super) async fn compare(
     store: &Store,
     watch: &mut dyn FnMut(Step<'_>),
 ) -> Result<Sum, CopyError> {
-    watch(Step::Begins { what: "commits, read back", of: copying.progress.commits, done: 0 });
+    watch(Step::Begins { what: "commits, read back", of: copying.progress.commits.count, done: 0 });
     let (mut here, mut there) = (Pages::default(), Pages::default());
     let (mut sum_here, mut sum_there) = (Summing::default(), Summing::default());
     let mut unwatched = 0;
@@ -94,7 +116,7 @@ pub(super) async fn compare(
             watch(Step::Done(std::mem::take(&mut unwatched)));
         }
         if there.is_empty() {
-            let page = copying.target.patience.done(async || store.commits_after(there.after, PAGE_MAX).await).await?;
+            let page = copying.target.patience.done(async || store.scan(there.after, PAGE_MAX).await).await?;
             there.turn(page);
         }
         let (ours, theirs) = match (here.next(), there.next()) {

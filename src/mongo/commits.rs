@@ -78,12 +78,6 @@ pub(super) fn keys(order: OrderId, from: Version, to: Version) -> Document {
 }
 
 impl Store {
-    /// As [`actors::log::Log::scan`].
-    pub async fn commits_after(&self, after: Option<CommitKey>, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError> {
-        let behind = after.map_or_else(Document::new, |key| doc! { "_id": { "$gt": key.to_string() } });
-        self.page(behind, limit).await
-    }
-
     /// Commits in the order of their keys, at most `limit`; fewer when they are many or large, but not none. Only what a
     /// majority has is seen.
     pub(super) async fn page(&self, which: Document, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError> {

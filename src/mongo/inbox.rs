@@ -7,6 +7,7 @@
 
 mod documents;
 mod effects;
+pub mod import;
 mod rows;
 mod schema;
 mod statements;

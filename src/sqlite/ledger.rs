@@ -12,6 +12,8 @@ use rusqlite::{Connection, params};
 use super::directory::DataDirectory;
 use super::{Durability, open_writer, spoils_connection, store_error};
 
+/// The name of the file in the data folder.
+pub const FILE_NAME: &str = "node.db";
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS ledger (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
     node TEXT NOT NULL,
@@ -38,7 +40,7 @@ struct File {
 impl LedgerFile {
     /// In that folder. Nothing is opened yet.
     pub fn new(directory: &DataDirectory) -> Self {
-        let (path, connection) = (directory.file("node.db"), Mutex::new(None));
+        let (path, connection) = (directory.file(FILE_NAME), Mutex::new(None));
         Self(Arc::new(File { path, connection, _directory: directory.clone() }))
     }
 

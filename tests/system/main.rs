@@ -2,6 +2,7 @@
 //! works, only what it promises.
 
 mod commands;
+mod copy;
 mod disk;
 mod documents;
 mod harness;

@@ -81,6 +81,12 @@ impl StoredEffect {
         })
     }
 
+    /// With what has become of it.
+    pub(super) fn recorded(effect: &RecordedEffect) -> Result<Self, InboxError> {
+        let outcome = effect.outcome.as_ref().map(|(outcome, at)| StoredOutcome::of(outcome, *at));
+        Ok(Self { waiting: outcome.is_none().then_some(true), outcome, ..Self::of(&effect.effect)? })
+    }
+
     pub(super) fn read(self) -> Result<RecordedEffect, InboxError> {
         let unreadable = |what: &str| InboxError::Damaged(format!("the effect {} has no readable {what}", self._id));
         Ok(RecordedEffect {
@@ -99,6 +105,10 @@ impl StoredEffect {
 }
 
 impl StoredOutcome {
+    fn of(outcome: &Outcome, at: Timestamp) -> Self {
+        Self { kind: outcome.kind, detail: outcome.detail.clone(), at: stored_time(at) }
+    }
+
     fn read(self) -> (Outcome, Timestamp) {
         (Outcome { kind: self.kind, detail: self.detail }, time(self.at))
     }

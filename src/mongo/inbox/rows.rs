@@ -3,7 +3,7 @@
 use actors::clock::Timestamp;
 use actors::event::EventId;
 use actors::inbox::{
-    Failure, Generation, Hold, HoldState, InboxError, Lane, Row, RowWrite, Totals, Transaction, TransactionId, Work,
+    Failure, Generation, Hold, HoldState, InboxError, Lane, Row, Totals, Transaction, TransactionId, Work,
 };
 use actors::order::{OrderId, Version};
 use mongodb::bson::{self, DateTime, Document, RawDocumentBuf, doc};
@@ -61,7 +61,7 @@ struct Fence {
 pub(super) fn statements(transaction: &Transaction) -> Result<(Vec<RawDocumentBuf>, Vec<RawDocumentBuf>), InboxError> {
     let (mut new, mut replaced) = (Vec::new(), Vec::new());
     for write in &transaction.rows {
-        let row = StoredRow::of(transaction, write);
+        let row = StoredRow::of(transaction.generation, &write.row, transaction.id);
         match write.was_written_by {
             None => new.push(encode(&row)?),
             Some(before) => {
@@ -74,11 +74,10 @@ pub(super) fn statements(transaction: &Transaction) -> Result<(Vec<RawDocumentBu
 }
 
 impl StoredRow {
-    fn of(transaction: &Transaction, write: &RowWrite) -> Self {
-        let row = &write.row;
+    pub(super) fn of(generation: Generation, row: &Row, written_by: TransactionId) -> Self {
         Self {
-            _id: id(transaction.generation, row.order),
-            generation: transaction.generation.0,
+            _id: id(generation, row.order),
+            generation: generation.0,
             applied: row.applied.0,
             applied_event: row.applied_event.map(|event| stored_uuid(event.0)),
             seen: row.seen.0,
@@ -86,7 +85,7 @@ impl StoredRow {
             effects_waiting: row.effects_waiting,
             applying: StoredHold::of(&row.applying),
             performing: StoredHold::of(&row.performing),
-            written_by: stored_uuid(transaction.id.0),
+            written_by: stored_uuid(written_by.0),
         }
     }
 
