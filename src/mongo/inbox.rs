@@ -14,6 +14,7 @@ mod statements;
 mod transaction;
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use mongodb::options::{FindOptions, SessionOptions};
 use mongodb::{ClientSession, Collection, Database};
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout};
 
 use self::documents::StoredDocument;
 use self::effects::{OfOrder, StoredEffect};
@@ -37,9 +39,12 @@ use self::rows::{RowId, StoredRow};
 use self::schema::{DOCUMENTS, EFFECTS, INBOX, ONLY, SUBSCRIBER, Subscriber};
 use self::statements::Refused;
 use self::transaction::Attempt;
+use super::error::store_error;
 use super::lease::{Acquired, Held, Lease, Seen};
 use super::server::{Failed, Server};
 
+/// How long the rows of lanes that are held may take to be counted: some ten million.
+const TOTALS_WITHIN: Duration = Duration::from_secs(60);
 /// How often a transaction is begun when the server says that it may succeed.
 const ATTEMPTS_MAX: u32 = 5;
 /// The wait after the first attempt; it grows with each.
@@ -120,18 +125,45 @@ impl MongoInbox {
         effects.into_iter().map(StoredEffect::read).collect()
     }
 
-    async fn sums(&self, collection: &str, pipeline: [Document; 2]) -> Result<Document, InboxError> {
-        let sums = self.server.answer(async {
-            let mut sums = self.database.collection::<Document>(collection).aggregate(pipeline).await?;
-            if sums.advance().await? { sums.deserialize_current() } else { Ok(Document::new()) }
-        });
-        sums.await.map_err(read_error)
+    /// Adds up the rows. Where many are held that takes longer than a lease lasts: it is held on to meanwhile, last at
+    /// the moment in the answer.
+    async fn totals_while_held(
+        &self,
+        generation: Generation,
+        term: i64,
+        mut kept_at: Instant,
+    ) -> Result<(Totals, Instant), InboxError> {
+        let mut totals = pin!(timeout(TOTALS_WITHIN, self.totals(generation)));
+        loop {
+            tokio::select! {
+                totals = &mut totals => {
+                    let too_late = |_| InboxError::Away("its rows were not counted in good time".to_owned());
+                    return Ok((totals.map_err(too_late)??, kept_at));
+                }
+                () = sleep(self.lease.lasts() / 3) => {
+                    let renewed_at = Instant::now();
+                    if self.lease.renew(term).await.map_err(write_error)?.is_none() {
+                        return Err(InboxError::Away("another process began a term meanwhile".to_owned()));
+                    }
+                    kept_at = renewed_at;
+                }
+            }
+        }
     }
 
     async fn totals(&self, generation: Generation) -> Result<Totals, InboxError> {
-        let totals = rows::read_totals(&self.sums(INBOX, rows::totals(generation)).await?);
+        let held = self.sums(INBOX, rows::totals(generation)).await?;
         let waiting = self.sums(EFFECTS, effects::count_waiting()).await?;
-        Ok(Totals { effects_waiting: rows::counted(&waiting, "effects_waiting"), ..totals })
+        let effects_waiting = rows::counted(&waiting, "effects_waiting");
+        Ok(Totals { effects_waiting, ..rows::read_totals(&held) })
+    }
+
+    async fn sums(&self, collection: &str, pipeline: [Document; 2]) -> Result<Document, InboxError> {
+        let sums = async {
+            let mut sums = self.database.collection::<Document>(collection).aggregate(pipeline).await?;
+            if sums.advance().await? { sums.deserialize_current() } else { Ok(Document::new()) }
+        };
+        sums.await.map_err(|error| inbox_error(store_error(&error)))
     }
 
     async fn present_generation(&self) -> Result<Generation, InboxError> {
@@ -219,15 +251,17 @@ impl MongoInbox {
 #[async_trait]
 impl Inbox for MongoInbox {
     async fn begin(&self) -> Result<Begun, InboxError> {
+        let called_at = Instant::now();
         let subscriber = schema::read(self.acquire().await?)?;
-        let generation = Generation(subscriber.generation);
+        let (generation, progress) = (Generation(subscriber.generation), progress(&subscriber)?);
+        let (totals, kept_at) = self.totals_while_held(generation, subscriber.term, called_at).await?;
         Ok(Begun {
             term: read_term(subscriber.term)?,
-            lease: Some(self.lease.lasts()),
+            lease: Some(kept_at - called_at + self.lease.lasts()),
             generation,
             paused: subscriber.paused,
-            totals: self.totals(generation).await?,
-            progress: progress(&subscriber)?,
+            totals,
+            progress,
         })
     }
 
@@ -286,7 +320,7 @@ impl Inbox for MongoInbox {
         let mut refusal = String::new();
         let mut perhaps = false;
         for attempt in 0..ATTEMPTS_MAX {
-            tokio::time::sleep(AGAIN_AFTER * attempt).await;
+            sleep(AGAIN_AFTER * attempt).await;
             let attempt = self.attempt(&mut session, &commands).await;
             match attempt.map_err(|error| if perhaps { InboxError::Unknown(error.to_string()) } else { error })? {
                 Attempt::Written => return Ok(Committed::Written),

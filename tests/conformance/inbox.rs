@@ -5,47 +5,76 @@ mod mongo;
 use std::sync::Arc;
 
 use actors::inbox::{Inbox, InboxError};
-use actors::testing::conformance::inbox as suite;
+use actors::testing::conformance::inbox::{self as suite, extremes};
 use actors::testing::inbox::MemoryInbox;
 use docket::sqlite::DataDirectory;
 use docket::sqlite::inbox::SqliteInbox;
 
 macro_rules! conformance {
-    ($($test:ident),* $(,)?) => {
+    ($($suite:ident::$test:ident),* $(,)?) => {
         mod sqlite {
             $(#[tokio::test]
             async fn $test() {
                 let folder = tempfile::tempdir().expect("a folder");
                 let directory = super::DataDirectory::lock(folder.path()).expect("a data folder");
                 let inbox = super::SqliteInbox::open(&directory, "test").expect("an inbox");
-                super::suite::$test(&inbox).await;
+                super::$suite::$test(&inbox).await;
             })*
         }
         mod mongodb {
             $(#[tokio::test]
             async fn $test() {
                 let database = super::mongo::Database::new();
-                super::suite::$test(&database.inbox().await).await;
+                super::$suite::$test(&database.inbox().await).await;
             })*
         }
         mod memory {
             $(#[tokio::test]
             async fn $test() {
-                super::suite::$test(&super::MemoryInbox::default()).await;
+                super::$suite::$test(&super::MemoryInbox::default()).await;
             })*
         }
     };
 }
 
 conformance!(
-    a_transaction_comes_back_as_it_was,
-    a_row_that_changed_fences_the_whole_transaction,
-    a_transaction_recognises_itself,
-    an_earlier_term_writes_nothing,
-    due_lanes_come_oldest_first,
-    effects_wait_for_their_outcome,
-    documents_are_replaced_and_deleted,
-    rest_is_kept,
+    suite::a_transaction_comes_back_as_it_was,
+    suite::a_row_that_changed_fences_the_whole_transaction,
+    suite::a_transaction_recognises_itself,
+    suite::an_earlier_term_writes_nothing,
+    suite::due_lanes_come_oldest_first,
+    suite::effects_wait_for_their_outcome,
+    suite::documents_are_replaced_and_deleted,
+    suite::rest_is_kept,
+    extremes::documents_of_any_size_under_any_id,
+    extremes::thousands_of_rows_and_many_bytes_at_once,
+    extremes::the_same_transaction_twice_at_once,
+    extremes::a_commit_given_up_at_any_point,
+);
+
+/// Those about leases, which are short here but longer than a test process is ever kept waiting.
+macro_rules! leases {
+    ($($test:ident),* $(,)?) => {
+        mod leases {
+            $(#[tokio::test]
+            async fn $test() {
+                let database = super::mongo::Database::new();
+                let (inbox, another) = database.shared_by_two().await;
+                super::suite::$test(&inbox, Some(another)).await;
+            })*
+        }
+    };
+}
+
+leases!(
+    while_it_is_held_nobody_else_begins,
+    a_lease_lasts_while_it_is_renewed_or_written_under,
+    when_it_is_over_another_takes_it_and_the_earlier_term_writes_nothing,
+    given_back_it_is_taken_at_once,
+    renewed_late_it_is_held_again,
+    of_many_who_begin_at_once_one_does,
+    whoever_is_at_work_learns_of_rest_from_any_process,
+    effects_are_read_through_any_process,
 );
 
 #[tokio::test]

@@ -116,3 +116,51 @@ fn index(name: &str, keys: Document, only: Document) -> IndexModel {
     let options = mongodb::options::IndexOptions::builder().name(name.to_owned()).partial_filter_expression(only);
     IndexModel::builder().keys(keys).options(options.build()).build()
 }
+
+#[cfg(test)]
+mod tests {
+    use actors::clock::Timestamp;
+    use actors::inbox::{Generation, Work};
+    use actors::order::OrderId;
+    use mongodb::Client;
+
+    use super::super::{effects, rows};
+    use super::*;
+    use crate::mongo::server::Settings;
+
+    /// The stages of a plan, from the one that gives the documents to those that find them.
+    fn stages(plan: &Document) -> Vec<String> {
+        let stage = plan.get_str("stage").expect("a stage").to_owned();
+        let inner = plan.get_document("inputStage").map(stages).unwrap_or_default();
+        [vec![stage], inner].concat()
+    }
+
+    /// However many rows and effects there are, each query goes to those it wants, and sorts nothing.
+    #[tokio::test]
+    async fn every_query_finds_its_documents_by_an_index() {
+        let database = servers::MongoDatabase::new();
+        let server = Server::new(&Settings::new(database.uri())).await.expect("a server");
+        let database = Client::with_uri_str(database.uri()).await.expect("a client").database(database.name());
+        prepare(&server, &database, "test").await.expect("collections");
+        let (now, order) = (Timestamp::from_millis(1_795_000_000_000), OrderId::generate());
+        let mut queries = vec![
+            (EFFECTS, effects::waiting_after(Some(order)), doc! { "order": 1 }),
+            (EFFECTS, effects::waiting_of(&[order, OrderId::generate()]), doc! {}),
+            (EFFECTS, effects::count_waiting()[0].get_document("$match").expect("a filter").clone(), doc! {}),
+        ];
+        for work in [Work::Applying, Work::Performing] {
+            for comparison in ["$lte", "$gt"] {
+                let held = rows::held_until(Generation(0), work, comparison, now);
+                queries.push((INBOX, held, rows::by_next_attempt(work)));
+            }
+            queries.push((INBOX, rows::held(Generation(0), work), doc! {}));
+        }
+        for (collection, filter, sort) in queries {
+            let find = doc! { "find": collection, "filter": filter.clone(), "sort": sort };
+            let explained = database.run_command(doc! { "explain": find }).await.expect("a plan");
+            let planner = explained.get_document("queryPlanner").expect("a plan");
+            let stages = stages(planner.get_document("winningPlan").expect("a plan"));
+            assert_eq!(stages, ["FETCH", "IXSCAN"], "{collection}: {filter}");
+        }
+    }
+}

@@ -1,15 +1,24 @@
-//! What only MongoDB can show: several processes on one inbox, and answers that do not come.
+//! What only MongoDB can show: several processes on one inbox, answers that do not come, a server that is killed.
 
+mod killed;
+mod unclear;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use actors::inbox::{Inbox, InboxError};
-use actors::testing::conformance::inbox as suite;
+use actors::inbox::{Committed, Inbox, InboxError, Row, Transaction};
+use actors::order::OrderId;
+use actors::testing::conformance::inbox::{self as suite, Another, applies};
 use docket::mongo::server::Settings;
 use docket::mongo::{MongoInbox, Server};
+use mongodb::bson::{Document, doc};
 use servers::MongoDatabase;
 
 /// A lease that does not end while a test is at work.
 const LONG: Duration = Duration::from_secs(60);
+/// One that a test waits for, and that is not over because the machine is busy.
+const SHORT: Duration = Duration::from_secs(3);
 
 /// A subscriber's database on the server that all tests share, gone at the end of the test.
 pub(super) struct Database(MongoDatabase);
@@ -19,31 +28,51 @@ impl Database {
         Self(MongoDatabase::new())
     }
 
-    /// As a process has it that nobody shares it with.
+    /// As the only process has it.
     pub(super) async fn inbox(&self) -> MongoInbox {
         self.held_by("one", LONG).await
     }
 
+    /// As two processes have it.
+    pub(super) async fn shared_by_two(&self) -> (MongoInbox, Another) {
+        let another = Another { inbox: Arc::new(self.held_by("another", SHORT).await), lease: SHORT };
+        (self.held_by("one", SHORT).await, another)
+    }
+
     async fn held_by(&self, holder: &str, lease: Duration) -> MongoInbox {
-        MongoInbox::open(&server(self.0.uri()).await, self.0.name(), "test", holder, lease).await.expect("an inbox")
+        // Patient, since tests run beside one another.
+        let patient = Settings { answer_within: Duration::from_secs(20), ..settings(self.0.uri()) };
+        open(&patient, self.0.name(), holder, lease).await
+    }
+
+    /// The server's address.
+    fn address(&self) -> SocketAddr {
+        let address = self.0.uri().trim_start_matches("mongodb://").split('/').next();
+        address.and_then(|address| address.parse().ok()).expect("one server's address, in numbers")
+    }
+
+    /// The subscriber's document, past the inbox.
+    async fn subscriber(&self) -> mongodb::Collection<Document> {
+        let server = Server::new(&settings(self.0.uri())).await.expect("a server");
+        server.database(&format!("{}_test", self.0.name())).collection("subscriber")
     }
 }
 
-/// As a process has it that was just started; patient, since tests run beside one another.
-async fn server(uri: &str) -> Server {
-    let patient = Settings {
-        select_within: Duration::from_secs(10),
-        answer_within: Duration::from_secs(20),
-        ..Settings::new(uri)
-    };
-    Server::new(&patient).await.expect("a server")
+fn settings(uri: &str) -> Settings {
+    Settings { select_within: Duration::from_secs(10), ..Settings::new(uri) }
+}
+
+/// As a process does that was just started.
+async fn open(settings: &Settings, database: &str, holder: &str, lease: Duration) -> MongoInbox {
+    let server = Server::new(settings).await.expect("a server");
+    MongoInbox::open(&server, database, "test", holder, lease).await.expect("an inbox")
 }
 
 #[tokio::test]
 async fn everything_is_there_after_opening_it_again() {
     let database = Database::new();
-    let inbox = std::sync::Arc::new(database.inbox().await);
-    let reopen = async || std::sync::Arc::new(database.inbox().await) as std::sync::Arc<dyn Inbox>;
+    let inbox = Arc::new(database.inbox().await);
+    let reopen = async || Arc::new(database.inbox().await) as Arc<dyn Inbox>;
     suite::everything_is_there_after_reopening(inbox, reopen).await;
 }
 
@@ -51,12 +80,82 @@ async fn everything_is_there_after_opening_it_again() {
 async fn a_database_of_another_subscriber_is_refused() {
     let database = Database::new();
     drop(database.inbox().await);
-    let server = server(database.0.uri()).await;
-    let subscribers = server.database(&format!("{}_test", database.0.name())).collection("subscriber");
-    let renamed = mongodb::bson::doc! { "$set": { "name": "another" } };
-    subscribers.update_one(mongodb::bson::doc! {}, renamed).await.expect("updated");
-    let _: mongodb::Collection<mongodb::bson::Document> = subscribers;
-    let opened = MongoInbox::open(&server, database.0.name(), "test", "one", LONG).await;
-    let Err(InboxError::Damaged(why)) = opened else { panic!("it is not test's") };
-    assert!(why.contains("another"), "{why}");
+    for (change, said) in [(doc! { "name": "another" }, "another"), (doc! { "schema": 2_i64 }, "shape 2")] {
+        database.subscriber().await.update_one(doc! {}, doc! { "$set": change }).await.expect("updated");
+        let server = Server::new(&settings(database.0.uri())).await.expect("a server");
+        let opened = MongoInbox::open(&server, database.0.name(), "test", "one", LONG).await;
+        let Err(InboxError::Damaged(why)) = opened else { panic!("it is not test's") };
+        assert!(why.contains(said), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn many_open_it_for_the_first_time_at_once() {
+    let database = Database::new();
+    let opened = futures_util::future::join_all((0..8).map(|n| {
+        let database = &database;
+        async move { database.held_by(&format!("process {n}"), LONG).await }
+    }));
+    let begun = futures_util::future::join_all(opened.await.iter().map(|inbox| inbox.begin())).await;
+    let (begun, held): (Vec<_>, Vec<_>) = begun.into_iter().partition(Result::is_ok);
+    assert_eq!(begun.len(), 1, "{begun:?}");
+    assert!(held.iter().all(|held| matches!(held, Err(InboxError::Held { .. }))), "{held:?}");
+}
+
+#[tokio::test]
+async fn a_dropped_database_begins_from_nothing() {
+    let database = Database::new();
+    let inbox = database.inbox().await;
+    let begun = inbox.begin().await.expect("begun");
+    let transaction = Arc::new(applies(&begun, &[Row::new(OrderId::generate())]));
+    let server = Server::new(&settings(database.0.uri())).await.expect("a server");
+    server.database(&format!("{}_test", database.0.name())).drop().await.expect("dropped");
+    let committed = inbox.commit(transaction).await.expect("a definite answer");
+    assert_eq!(committed, Committed::Superseded, "nobody has that term");
+    let begun = inbox.begin().await.expect("begun");
+    assert_eq!(begun.progress, None);
+    let transaction = applies(&begun, &[Row::new(OrderId::generate())]);
+    assert_eq!(inbox.commit(Arc::new(transaction)).await.expect("a definite answer"), Committed::Written);
+}
+
+/// Whoever takes over while the other one writes: the transaction is stored before the term begins, or never.
+#[tokio::test]
+async fn of_a_transaction_and_a_later_term_one_is_first() {
+    let database = Database::new();
+    // Always over.
+    let lease = Duration::from_millis(1);
+    let (one, another) = (database.held_by("one", lease).await, database.held_by("another", lease).await);
+    let (mut written, mut superseded) = (0, 0);
+    for round in 0..40 {
+        let begun = one.begin().await.expect("begun");
+        let order = OrderId::generate();
+        let transaction = Arc::new(applies(&begun, &[Row::new(order)]));
+        let takes_over = async {
+            tokio::time::sleep(Duration::from_micros(200 * round)).await;
+            let begun = another.begin().await.expect("begun");
+            another.rows(begun.generation, vec![order]).await.expect("rows")
+        };
+        let (committed, rows) = tokio::join!(settle(&one, &transaction), takes_over);
+        match committed {
+            Committed::Written => written += 1,
+            Committed::Superseded => superseded += 1,
+            Committed::Fenced(_) => panic!("nobody wrote the row"),
+        }
+        let there = rows.iter().any(|row| row.written_by == Some(transaction.id));
+        assert_eq!(there, committed == Committed::Written, "round {round}: {rows:?}");
+        let later = another.rows(begun.generation, vec![order]).await.expect("rows");
+        assert_eq!(later, rows, "nothing came after the term began");
+    }
+    assert!(written > 0 && superseded > 0, "{written} were written, {superseded} were not: both were to be seen");
+}
+
+/// Commits it until the answer is definite.
+async fn settle(inbox: &MongoInbox, transaction: &Arc<Transaction>) -> Committed {
+    loop {
+        match inbox.commit(transaction.clone()).await {
+            Ok(committed) => return committed,
+            Err(InboxError::Away(_) | InboxError::Unknown(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
 }

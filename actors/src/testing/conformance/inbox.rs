@@ -2,6 +2,8 @@
 //! [`everything_is_there_after_reopening`] also gets a way to open it once more, and those about leases a second process's
 //! way to it, where there can be one ([`Another`]).
 
+pub mod extremes;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +43,7 @@ fn empty(begun: &Begun) -> Transaction {
 }
 
 /// A transaction that applies one more event of each order, with a document, and one effect for each.
-fn applies(begun: &Begun, before: &[Row]) -> Transaction {
+pub fn applies(begun: &Begun, before: &[Row]) -> Transaction {
     let mut transaction = empty(begun);
     for before in before {
         let version = before.applied.next();

@@ -1,0 +1,152 @@
+//! Answers that do not come, and requests that arrive late.
+
+use std::time::Instant;
+
+use actors::inbox::Which;
+use servers::{Proxy, Request};
+
+use super::*;
+
+/// How long an answer is waited for.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// A transaction that is left open on the server ends after a minute: nobody is to wait for that.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A process behind a proxy, in a term.
+struct Behind {
+    database: Database,
+    proxy: Proxy,
+    inbox: MongoInbox,
+    begun: actors::inbox::Begun,
+}
+
+impl Behind {
+    async fn begin(lease: Duration) -> Self {
+        let database = Database::new();
+        let proxy = Proxy::before(database.address());
+        let impatient = Settings { answer_within: ANSWER_WITHIN, ..settings(&proxy.uri()) };
+        let inbox = open(&impatient, database.0.name(), "behind", lease).await;
+        let begun = inbox.begin().await.expect("begun");
+        Self { database, proxy, inbox, begun }
+    }
+
+    /// A transaction for an order that is new.
+    fn transaction(&self) -> (OrderId, Arc<Transaction>) {
+        let order = OrderId::generate();
+        (order, Arc::new(applies(&self.begun, &[Row::new(order)])))
+    }
+
+    async fn is_written_once(&self, order: OrderId, transaction: &Transaction) {
+        let rows = self.inbox.rows(self.begun.generation, vec![order]).await.expect("rows");
+        assert_eq!(rows, [transaction.rows[0].row.clone()]);
+        let effects = self.inbox.effects(vec![order], Which::All, 10).await.expect("effects");
+        assert_eq!(effects.len(), 1);
+    }
+}
+
+fn is_commit(request: &Request) -> bool {
+    request.command == "commitTransaction"
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_known_by_its_rows() {
+    let behind = Behind::begin(LONG).await;
+    let (order, transaction) = behind.transaction();
+    behind.proxy.hold_answers(is_commit);
+    let lost = behind.inbox.commit(transaction.clone()).await;
+    assert!(matches!(lost, Err(InboxError::Unknown(_))), "{lost:?}");
+    behind.proxy.pass();
+    assert_eq!(settle(&behind.inbox, &transaction).await, Committed::Fenced(vec![order]));
+    behind.is_written_once(order, &transaction).await;
+}
+
+/// The first commit and the second attempt arrive at about the same time: whichever is first, it is written once.
+#[tokio::test]
+async fn a_commit_that_lands_late_is_there_once() {
+    let behind = Behind::begin(LONG).await;
+    for _ in 0..3 {
+        let (order, transaction) = behind.transaction();
+        behind.proxy.hold_requests(is_commit);
+        let lost = behind.inbox.commit(transaction.clone()).await;
+        assert!(matches!(lost, Err(InboxError::Unknown(_))), "{lost:?}");
+        let lands = async {
+            tokio::task::yield_now().await;
+            behind.proxy.pass();
+        };
+        let ((), settled) = tokio::join!(lands, settle(&behind.inbox, &transaction));
+        assert!(settled == Committed::Written || settled == Committed::Fenced(vec![order]), "{settled:?}");
+        behind.is_written_once(order, &transaction).await;
+        let (order, next) = behind.transaction();
+        assert_eq!(settle(&behind.inbox, &next).await, Committed::Written, "nothing is left behind");
+        behind.is_written_once(order, &next).await;
+    }
+}
+
+/// Nothing is written then, and what the server was left with is in nobody's way.
+#[tokio::test]
+async fn a_statement_without_an_answer_leaves_nothing_behind() {
+    let behind = Behind::begin(LONG).await;
+    let statements = [("update", "subscriber"), ("insert", "inbox"), ("update", "documents"), ("insert", "effects")];
+    for (command, collection) in statements {
+        for arrives in [true, false] {
+            let (order, transaction) = behind.transaction();
+            let is_it = move |request: &Request| request.command == command && request.collection == collection;
+            if arrives {
+                behind.proxy.hold_answers(is_it)
+            } else {
+                behind.proxy.hold_requests(is_it)
+            }
+            let lost = behind.inbox.commit(transaction.clone()).await;
+            assert!(matches!(lost, Err(InboxError::Away(_))), "{command} {collection}: {lost:?}");
+            behind.proxy.pass();
+            let again_at = Instant::now();
+            assert_eq!(settle(&behind.inbox, &transaction).await, Committed::Written, "{command} {collection}");
+            assert!(again_at.elapsed() < SOON, "{command} {collection}: after {:?}", again_at.elapsed());
+            behind.is_written_once(order, &transaction).await;
+        }
+    }
+}
+
+/// A process is cut off with its transaction open, and another takes over: soon, and what the first one sent arrives in
+/// vain.
+#[tokio::test]
+async fn a_commit_that_lands_after_a_takeover_writes_nothing() {
+    let behind = Behind::begin(SHORT).await;
+    let (order, transaction) = behind.transaction();
+    behind.proxy.hold_requests(is_commit);
+    let lost = behind.inbox.commit(transaction.clone()).await;
+    assert!(matches!(lost, Err(InboxError::Unknown(_))), "{lost:?}");
+    let another = behind.database.held_by("another", SHORT).await;
+    let asked_at = Instant::now();
+    let later = loop {
+        match another.begin().await {
+            Ok(begun) => break begun,
+            Err(InboxError::Held { ends_in, .. }) => tokio::time::sleep(ends_in).await,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(asked_at.elapsed() < SOON, "{:?}", asked_at.elapsed());
+    let theirs = Arc::new(applies(&later, &[Row::new(order)]));
+    assert_eq!(another.commit(theirs.clone()).await.expect("a definite answer"), Committed::Written);
+    behind.proxy.pass();
+    assert_eq!(settle(&behind.inbox, &transaction).await, Committed::Superseded);
+    behind.is_written_once(order, &theirs).await;
+}
+
+/// Somebody else's transaction is open on the rows: this one says so in good time, and has written nothing.
+#[tokio::test]
+async fn what_is_held_by_an_open_transaction_is_given_up_in_good_time() {
+    let behind = Behind::begin(LONG).await;
+    let (order, transaction) = behind.transaction();
+    behind.proxy.hold_requests(is_commit);
+    let lost = behind.inbox.commit(transaction.clone()).await;
+    assert!(matches!(lost, Err(InboxError::Unknown(_))), "{lost:?}");
+    // The same process, by another way.
+    let direct = behind.database.held_by("behind", LONG).await;
+    let refused = direct.commit(transaction.clone()).await;
+    assert!(matches!(refused, Err(InboxError::Away(_))), "{refused:?}");
+    behind.proxy.pass();
+    let settled = settle(&direct, &transaction).await;
+    assert!(settled == Committed::Written || settled == Committed::Fenced(vec![order]), "{settled:?}");
+    behind.is_written_once(order, &transaction).await;
+}
