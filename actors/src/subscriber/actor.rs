@@ -662,6 +662,10 @@ impl SubscriberActor {
 
     fn feed_failed(&mut self, error: &LogError, ctx: &mut Context<Self>) {
         tracing::warn!(subscriber = self.name, %error, "the log cannot be followed, and is opened again");
+        if let LogError::NoPosition(_) = error {
+            // Nor could it be next time.
+            self.feed.position = None;
+        }
         self.feed.trouble = Some(error.to_string());
         self.publish();
         let wait = self.retry_after();
