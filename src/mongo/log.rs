@@ -12,7 +12,8 @@
 //! held against what the store has. A token by itself says nothing about the store either; one that is newer than the
 //! store resumes without an error and sees nothing. Two things show that a place is in this log:
 //! - The witness is still in the store. It is looked for when the stream is open, by its id, which nobody gives twice.
-//! - What is written after the stream was opened (an opening again, the *mark*) comes out of it.
+//! - What is written when the stream is open (an opening again, the *mark*) comes out of it as soon as it comes out of the
+//!   process's other stream.
 //!
 //! This is enough in every order of events:
 //! - *Restored from an older copy, to the same server, data files or dump:* what was written since the copy is gone, and
@@ -59,16 +60,11 @@ use super::store::Store;
 #[async_trait]
 impl Log for Store {
     async fn follow(&self, from: From) -> Result<Box<dyn Follow>, LogError> {
-        let mut attached = self.shared.hubs.attach();
         let follower = match from {
-            From::Now => {
-                attached.opened().await?;
-                self.follow_from_now(attached).await?
-            }
+            From::Now => self.follow_from_now(self.shared.hubs.open().await?).await?,
             From::Position(position) => {
                 let place = self.place(&position)?;
-                attached.opened().await?;
-                self.follow_from(place, attached).await?
+                self.follow_from(place, self.shared.hubs.open().await?).await?
             }
         };
         Ok(Box::new(follower))

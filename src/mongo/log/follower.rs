@@ -17,6 +17,12 @@ use super::tail::Tail;
 /// Most events taken from the ring at once.
 const ENTRIES_AT_ONCE: usize = 1_024;
 
+/// Most pages of a follower's own stream that are read before it is opened to its caller.
+const PAGES_UNTIL_CLEAR_MAX: u32 = 3;
+
+/// What its own stream gives.
+type Page = Result<(Tail, Vec<Entry>), Broken>;
+
 /// A follower.
 pub(super) struct Follower {
     hubs: Arc<Hubs>,
@@ -35,8 +41,8 @@ enum From {
     /// The ring, the event with that number next.
     Ring(u64),
     /// A change stream of its own. The page is kept here so that reading goes on when [`Follow::next`] is dropped and
-    /// called again.
-    Tail(BoxFuture<'static, Result<(Tail, Vec<Entry>), Broken>>),
+    /// called again. `marked`: the ring had the stream's mark before the page was asked for.
+    Tail { page: BoxFuture<'static, Page>, marked: bool },
     /// Nowhere any more.
     Nowhere(LogError),
 }
@@ -48,20 +54,35 @@ impl Follower {
         Self { hubs: Arc::clone(hubs), attached, given: place.clone(), read: place, ahead: VecDeque::new(), from }
     }
 
-    /// Behind a place that the ring does not have. Ends when it is clear that the place is one of this log: much is
-    /// behind it, or what is written now comes.
+    /// Behind a place that the ring does not have. Usually ends when it is clear that the place is one of this log.
     pub(super) async fn behind(hubs: &Arc<Hubs>, attached: Attached, place: Place) -> Result<Self, LogError> {
-        let mut tail = Tail::open(hubs.source(), Some(place.clone())).await?;
-        let mut follower = Self::in_ring(hubs, attached, 0, place);
-        loop {
+        let mut follower = Self::in_ring(hubs, attached, 0, place.clone());
+        let mut tail = open(Arc::clone(hubs.source()), place).await?;
+        for _ in 0..PAGES_UNTIL_CLEAR_MAX {
+            let marked = follower.is_marked(&tail);
             let page = tail.page().await?;
-            let clear = tail.has_seen_mark() || !tail.is_at_end();
             follower.take(&page);
+            let clear = follower.is_clear(&tail, marked)?;
             if clear {
-                follower.read_on(tail);
-                return Ok(follower);
+                break;
             }
         }
+        follower.read_on(tail);
+        Ok(follower)
+    }
+
+    /// Whether the ring has the mark of a stream.
+    fn is_marked(&self, tail: &Tail) -> bool {
+        self.attached.hub.ring().find_opening(tail.mark(), 0).is_ok()
+    }
+
+    /// Whether a stream gives what is behind its place. The server takes a place beyond the end of the log without an
+    /// error, and gives nothing until the log has come so far.
+    fn is_clear(&self, tail: &Tail, marked_before: bool) -> Result<bool, Broken> {
+        if tail.lacks_mark() && marked_before {
+            return Err(Broken::Lost("what is written now does not come behind it: it is not of this log".to_owned()));
+        }
+        Ok(tail.has_seen_mark() || !tail.is_at_end())
     }
 
     fn take(&mut self, entries: &[Entry]) {
@@ -96,8 +117,19 @@ impl Follower {
         let met = self.attached.hub.ring().find(&self.read.token).map(|(number, _)| number);
         self.from = match met.filter(|_| tail.has_seen_mark()) {
             Some(number) => From::Ring(number + 1),
-            None => From::Tail(page(tail).boxed()),
+            None => {
+                let marked = tail.has_seen_mark() || self.is_marked(&tail);
+                From::Tail { page: page(tail).boxed(), marked }
+            }
         };
+    }
+
+    fn took(&mut self, page: Page, marked: bool) -> Result<(), Broken> {
+        let (tail, entries) = page?;
+        self.take(&entries);
+        self.is_clear(&tail, marked)?;
+        self.read_on(tail);
+        Ok(())
     }
 
     async fn read_ring(&mut self, number: u64) -> Result<(), LogError> {
@@ -112,19 +144,26 @@ impl Follower {
                 self.take(&entries);
                 self.from = From::Ring(number + entries.len() as u64);
             }
-            None => self.from = From::Tail(reopen(Arc::clone(self.hubs.source()), self.read.clone()).boxed()),
+            None => {
+                let source = Arc::clone(self.hubs.source());
+                self.from = From::Tail { page: reopen(source, self.read.clone()).boxed(), marked: false };
+            }
         }
         Ok(())
     }
 }
 
-async fn page(mut tail: Tail) -> Result<(Tail, Vec<Entry>), Broken> {
+async fn open(source: Arc<Source>, place: Place) -> Result<Tail, Broken> {
+    Tail::open(&source, Some(place)).await
+}
+
+async fn page(mut tail: Tail) -> Page {
     let entries = tail.page().await?;
     Ok((tail, entries))
 }
 
-async fn reopen(source: Arc<Source>, place: Place) -> Result<(Tail, Vec<Entry>), Broken> {
-    page(Tail::open(&source, Some(place)).await?).await
+async fn reopen(source: Arc<Source>, place: Place) -> Page {
+    page(open(source, place).await?).await
 }
 
 #[async_trait]
@@ -140,14 +179,10 @@ impl Follow for Follower {
                     let number = *number;
                     self.read_ring(number).await
                 }
-                From::Tail(page) => match page.await {
-                    Ok((tail, entries)) => {
-                        self.take(&entries);
-                        self.read_on(tail);
-                        Ok(())
-                    }
-                    Err(broken) => Err(broken.into()),
-                },
+                From::Tail { page, marked } => {
+                    let (page, marked) = (page.await, *marked);
+                    self.took(page, marked).map_err(LogError::from)
+                }
                 From::Nowhere(error) => Err(error.clone()),
             };
             if let Err(error) = read {

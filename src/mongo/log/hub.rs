@@ -92,6 +92,16 @@ impl Hubs {
         Attached { hub, state }
     }
 
+    /// Takes part in it once it is known whether the log can be followed.
+    pub(super) async fn open(self: &Arc<Self>) -> Result<Attached, LogError> {
+        let mut attached = self.attach();
+        let opened = tokio::time::timeout(self.source.answer_within(), attached.opened()).await;
+        let unknown = |_| Condition::Away(StoreError::Away("the change stream shows nothing yet".to_owned()));
+        let condition = opened.unwrap_or_else(unknown);
+        condition.passable()?;
+        Ok(attached)
+    }
+
     /// Why the store is not the one any more that this process began with, once that was seen.
     pub(super) async fn replaced(self: &Arc<Self>) -> String {
         let mut replaced = self.replaced.subscribe();
@@ -126,12 +136,11 @@ impl Hubs {
 }
 
 impl Attached {
-    /// Waits until it is known whether the log can be followed.
-    pub(super) async fn opened(&mut self) -> Result<(), LogError> {
+    async fn opened(&mut self) -> Condition {
         let known = |state: &State| !matches!(state.condition, Condition::Opening);
-        // The sender is in the hub, which is held here.
+        // Whose sender is gone has ended; the last condition says how.
         let state = self.state.wait_for(known).await.map(|state| state.condition.clone());
-        state.unwrap_or(Condition::Open).passable()
+        state.unwrap_or_else(|_| self.state.borrow().condition.clone())
     }
 
     /// Waits until there is something new in the ring, or of the hub.

@@ -109,6 +109,14 @@ impl Entry {
         Place { token: self.token.clone(), witness }
     }
 
+    /// Whether it tells of that opening.
+    pub(super) fn is_opening(&self, id: Uuid) -> bool {
+        match &self.inserted {
+            Inserted::Opening(opening) => *opening == id,
+            Inserted::Commit(_) => false,
+        }
+    }
+
     /// About how much memory it takes.
     pub(super) fn bytes(&self) -> usize {
         let inserted = match &self.inserted {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use uuid::Uuid;
 
-use super::place::{Entry, Inserted, Place, Token};
+use super::place::{Entry, Place, Token};
 
 /// Most events kept.
 const ENTRIES_MAX: usize = 8_192;
@@ -53,9 +53,8 @@ impl Ring {
     /// An opening among the events from a number on, with its own number; else where to look from the next time.
     pub(super) fn find_opening(&self, id: Uuid, number: u64) -> Result<(u64, Place), u64> {
         let skip = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
-        let is_it = |entry: &Entry| matches!(entry.inserted, Inserted::Opening(opening) if opening == id);
         let mut numbered = (self.first..).zip(&self.entries).skip(skip);
-        let found = numbered.find(|(_, entry)| is_it(entry));
+        let found = numbered.find(|(_, entry)| entry.is_opening(id));
         found.map(|(number, entry)| (number, entry.place())).ok_or_else(|| self.end())
     }
 }

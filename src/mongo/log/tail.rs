@@ -14,13 +14,11 @@ use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use uuid::Uuid;
 
 use super::event;
-use super::place::{Entry, Inserted, Place};
+use super::place::{Entry, Place};
 use super::source::{Broken, Counted, PAGE_EVENTS_MAX, Source};
 
 /// A cursor that was not asked for so long may have been overtaken. An oplog holds more than this.
 const STALLED: Duration = Duration::from_secs(4);
-/// Pages that reach the end of the log without the mark that was written before them.
-const PAGES_WITHOUT_MARK_MAX: u32 = 3;
 
 /// An open change stream.
 pub(super) struct Tail {
@@ -29,14 +27,16 @@ pub(super) struct Tail {
     /// Behind the last event. `None` when there was no event yet and nobody has asked for what is before it.
     place: Option<Place>,
     mark: Mark,
+    /// Whether the next page came with the cursor, in one answer.
+    first: bool,
     last: Last,
     _counted: Counted,
 }
 
 /// An opening that was written when the stream was open, so it must come.
-enum Mark {
-    Awaited { id: Uuid, missed: u32 },
-    Seen,
+struct Mark {
+    id: Uuid,
+    seen: bool,
 }
 
 /// The page before.
@@ -44,6 +44,8 @@ struct Last {
     asked: Instant,
     /// Whether it reached the end of the log.
     ended: bool,
+    /// Whether it was asked for behind the mark. The first one came with the cursor.
+    behind_mark: bool,
 }
 
 impl Tail {
@@ -55,16 +57,25 @@ impl Tail {
         if let Some(place) = &behind {
             source.has(&place.witness).await?;
         }
-        let mark = Mark::Awaited { id: source.write_opening().await?, missed: 0 };
-        // The first page came with the cursor, in one answer.
-        let last = Last { asked, ended: true };
+        let mark = Mark { id: source.write_opening().await?, seen: false };
+        let last = Last { asked, ended: true, behind_mark: false };
         let counted = source.counted();
-        Ok(Self { source: Arc::clone(source), cursor, place: behind, mark, last, _counted: counted })
+        Ok(Self { source: Arc::clone(source), cursor, place: behind, mark, first: true, last, _counted: counted })
     }
 
     /// Whether everything is behind it that was acknowledged before it was opened.
     pub(super) fn has_seen_mark(&self) -> bool {
-        matches!(self.mark, Mark::Seen)
+        self.mark.seen
+    }
+
+    /// Whether the last page should have had the mark.
+    pub(super) fn lacks_mark(&self) -> bool {
+        !self.mark.seen && self.last.ended && self.last.behind_mark
+    }
+
+    /// The opening that was written when it was open.
+    pub(super) fn mark(&self) -> Uuid {
+        self.mark.id
     }
 
     /// Whether the last page reached the end of the log.
@@ -74,34 +85,34 @@ impl Tail {
 
     /// The next events, none when there is none for a while. Not to be called again after an error.
     pub(super) async fn page(&mut self) -> Result<Vec<Entry>, Broken> {
-        let before = std::mem::replace(&mut self.last.asked, Instant::now());
+        let first = std::mem::replace(&mut self.first, false);
+        let before = self.last.asked;
+        if !first {
+            self.last.asked = Instant::now();
+        }
         let batch = self.source.page(&mut self.cursor).await?;
-        let entries = read(&batch)?;
+        let entries = read(&batch).map_err(|broken| self.before_now(broken))?;
         let ended = entries.len() < PAGE_EVENTS_MAX as usize;
-        if !self.last.ended || before.elapsed() > STALLED {
+        let doubtful = !self.last.ended || before.elapsed() > STALLED;
+        if doubtful && !first {
             check(&self.source, self.place.as_ref()).await?;
         }
         self.last.ended = ended;
-        self.look_for_mark(&entries)?;
+        self.last.behind_mark = !first;
+        self.mark.seen |= entries.iter().any(|entry| entry.is_opening(self.mark.id));
         if let Some(last) = entries.last() {
             self.place = Some(last.place());
         }
         Ok(entries)
     }
 
-    /// A place beyond the end of the log is no error to the server: it gives nothing until the log has come so far.
-    fn look_for_mark(&mut self, entries: &[Entry]) -> Result<(), Broken> {
-        let Mark::Awaited { id, missed } = &mut self.mark else { return Ok(()) };
-        let is_mark = |entry: &Entry| matches!(entry.inserted, Inserted::Opening(opening) if opening == *id);
-        if entries.iter().any(is_mark) {
-            self.mark = Mark::Seen;
-            return Ok(());
+    /// A server may begin at what is visible, which is in the past while somebody's transaction is open. What became of
+    /// the collections then is nothing to a stream that begins now.
+    fn before_now(&self, broken: Broken) -> Broken {
+        match broken {
+            Broken::Replaced(why) if self.place.is_none() && !self.mark.seen => Broken::Store(StoreError::Away(why)),
+            Broken::Replaced(_) | Broken::Lost(_) | Broken::Store(_) => broken,
         }
-        *missed += u32::from(self.last.ended);
-        if *missed > PAGES_WITHOUT_MARK_MAX {
-            return Err(Broken::Lost("what is written now does not come behind it: it is not of this log".to_owned()));
-        }
-        Ok(())
     }
 }
 
