@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use reqwest::StatusCode;
 
-use crate::harness::{Docket, Folder, an_order};
+use crate::harness::{Docket, Folder, Store, an_order, on_every_store};
 
 /// What a command wrote, and its exit code.
 struct Told {
@@ -23,9 +23,18 @@ fn ask(folder: &Folder, docket: &Docket, arguments: &[&str]) -> Told {
     told(folder.command(arguments).args(["--url", &docket.ops]))
 }
 
-#[tokio::test]
-async fn a_table_fits_into_80_columns_and_begins_with_what_is_asked_first() {
-    let folder = Folder::new();
+on_every_store!(
+    a_table_fits_into_80_columns_and_begins_with_what_is_asked_first,
+    the_address_is_the_configured_one_when_nobody_says_another,
+    a_wrong_address_is_told_apart_from_a_docket_that_is_not_there,
+    whoever_reads_only_the_beginning_breaks_nothing,
+    an_import_that_was_cut_off_is_run_again_and_every_bad_line_has_its_number,
+    a_wrong_part_or_a_section_of_nobody_is_named_and_ends_it,
+    the_line_of_a_request_says_which_order_and_who,
+);
+
+async fn a_table_fits_into_80_columns_and_begins_with_what_is_asked_first(store: Store) {
+    let folder = Folder::new(store);
     let docket = folder.start().await;
     let id = docket.place(&an_order("web-77")).expect(StatusCode::CREATED).await.id();
 
@@ -40,9 +49,8 @@ async fn a_table_fits_into_80_columns_and_begins_with_what_is_asked_first() {
     assert!(ask(&folder, &docket, &["tree", "--json"]).out.starts_with('{'));
 }
 
-#[tokio::test]
-async fn the_address_is_the_configured_one_when_nobody_says_another() {
-    let folder = Folder::new();
+async fn the_address_is_the_configured_one_when_nobody_says_another(store: Store) {
+    let folder = Folder::new(store);
     let docket = folder.start().await;
     let ops = docket.ops.trim_start_matches("http://");
 
@@ -53,9 +61,8 @@ async fn the_address_is_the_configured_one_when_nobody_says_another() {
     assert!(open.err.contains("--url"), "{}", open.err);
 }
 
-#[tokio::test]
-async fn a_wrong_address_is_told_apart_from_a_docket_that_is_not_there() {
-    let folder = Folder::new();
+async fn a_wrong_address_is_told_apart_from_a_docket_that_is_not_there(store: Store) {
+    let folder = Folder::new(store);
     let docket = folder.start().await;
 
     let callers = told(folder.command(&["tree"]).args(["--url", &docket.http]));
@@ -70,9 +77,8 @@ async fn a_wrong_address_is_told_apart_from_a_docket_that_is_not_there() {
     assert_eq!(nobody.code, Some(3), "{}", nobody.err);
 }
 
-#[tokio::test]
-async fn whoever_reads_only_the_beginning_breaks_nothing() {
-    let folder = Folder::new();
+async fn whoever_reads_only_the_beginning_breaks_nothing(store: Store) {
+    let folder = Folder::new(store);
     let docket = folder.start().await;
     let mut command = folder.command(&["tree", "--json"]);
     let mut tree =
@@ -82,9 +88,8 @@ async fn whoever_reads_only_the_beginning_breaks_nothing() {
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 }
 
-#[tokio::test]
-async fn an_import_that_was_cut_off_is_run_again_and_every_bad_line_has_its_number() {
-    let folder = Folder::new();
+async fn an_import_that_was_cut_off_is_run_again_and_every_bad_line_has_its_number(store: Store) {
+    let folder = Folder::new(store);
     let docket = folder.start().await;
     let file = folder.data("old.jsonl");
     let name = file.display().to_string();
@@ -106,9 +111,8 @@ async fn an_import_that_was_cut_off_is_run_again_and_every_bad_line_has_its_numb
     assert_eq!((&again["imported"], &again["already_there"]), (&0.into(), &2_999.into()), "{again}");
 }
 
-#[tokio::test]
-async fn a_wrong_part_or_a_section_of_nobody_is_named_and_ends_it() {
-    let folder = Folder::new();
+async fn a_wrong_part_or_a_section_of_nobody_is_named_and_ends_it(store: Store) {
+    let folder = Folder::new(store);
     let part = told(&mut folder.command(&["--only", "nope"]));
     assert_eq!(part.code, Some(2), "{}", part.err);
     assert!(part.err.contains("--only nope"), "{}", part.err);
@@ -117,9 +121,8 @@ async fn a_wrong_part_or_a_section_of_nobody_is_named_and_ends_it() {
     assert!(said.contains("subscribers.notificaton"), "{said}");
 }
 
-#[tokio::test]
-async fn the_line_of_a_request_says_which_order_and_who() {
-    let folder = Folder::new().set("DOCKET__LOG__LEVEL", "debug");
+async fn the_line_of_a_request_says_which_order_and_who(store: Store) {
+    let folder = Folder::new(store).set("DOCKET__LOG__LEVEL", "debug");
     let docket = folder.start().await;
     let place = docket.place(&an_order("web-77")).header("X-Correlation-Id", "corr-1");
     let id = place.expect(StatusCode::CREATED).await.id();
@@ -131,7 +134,7 @@ async fn the_line_of_a_request_says_which_order_and_who() {
 
 #[tokio::test]
 async fn a_store_that_cannot_be_read_is_found_before_the_start() {
-    let folder = Folder::new();
+    let folder = Folder::new(Store::Sqlite);
     folder.start().await.stop().await;
     let check = told(&mut folder.command(&["check"]));
     assert_eq!(check.code, Some(0), "{}", check.out);

@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use servers::MongoDatabase;
 
-use crate::harness::{Docket, Folder, TOTAL, an_order};
+use crate::harness::{Docket, Folder, Store, TOTAL, an_order};
 
 /// What `docket copy` said, and its exit code.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ async fn orders_in_all_states(docket: &Docket) {
 
 #[tokio::test]
 async fn everything_is_there_afterwards_and_a_second_run_changes_nothing() {
-    let folder = Folder::new();
+    let folder = Folder::new(Store::Sqlite);
     let docket = folder.start().await;
     orders_in_all_states(&docket).await;
     assert_eq!(docket.stop().await, Some(0));

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use reqwest::StatusCode;
 
-use crate::harness::{Folder, TOTAL, an_order, eventually};
+use crate::harness::{Folder, Store, TOTAL, an_order, eventually};
 
 /// A small file system in memory, gone with the test.
 struct SmallDisk(tempfile::TempDir);
@@ -56,7 +56,7 @@ impl Drop for SmallDisk {
 #[tokio::test]
 async fn a_full_disk_stops_writes_alone_and_only_while_it_is_full() {
     let disk = SmallDisk::mount(16);
-    let folder = Folder::at(disk.path()).set("DOCKET__SUBSCRIBER__BACKOFF_MAX_MS", "2000");
+    let folder = Folder::at(Store::Sqlite, disk.path()).set("DOCKET__SUBSCRIBER__BACKOFF_MAX_MS", "2000");
     let docket = folder.start().await;
     let first = docket.place(&an_order("first")).expect(StatusCode::CREATED).await;
 

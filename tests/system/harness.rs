@@ -1,16 +1,19 @@
 //! A docket of its own for a test: the built program in a folder of its own on ports of its own, and the words in which
 //! its callers speak to it. It ends with the test, whatever happens.
 
-use std::fs::File;
+mod folder;
+mod store;
+
 use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
-use tempfile::TempDir;
+use tempfile::NamedTempFile;
+
+pub(crate) use folder::Folder;
+pub(crate) use store::{Recorded, Store, on_every_store};
 
 /// Longest wait for anything that must come by itself.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -18,85 +21,6 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
 /// How often to repeat what depends on chance: `few` times for a commit, `many` for a night (`cargo xtask test --long`).
 pub(crate) fn rounds(few: usize, many: usize) -> usize {
     if std::env::var_os("DOCKET_TEST_LONG").is_some() { many } else { few }
-}
-
-/// Where a docket keeps its data, over several starts.
-pub(crate) struct Folder {
-    path: PathBuf,
-    settings: Vec<(String, String)>,
-    temporary: Option<Arc<TempDir>>,
-}
-
-impl Folder {
-    /// An empty one.
-    pub(crate) fn new() -> Self {
-        let temporary = tempfile::tempdir().expect("a folder");
-        Self { path: temporary.path().to_owned(), settings: Vec::new(), temporary: Some(Arc::new(temporary)) }
-    }
-
-    /// One that somebody else made and removes.
-    pub(crate) fn at(path: &Path) -> Self {
-        Self { path: path.to_owned(), settings: Vec::new(), temporary: None }
-    }
-
-    /// With that environment variable, at every start.
-    pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
-        self.settings.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// A file of the data directory.
-    pub(crate) fn data(&self, name: &str) -> PathBuf {
-        self.path.join("data").join(name)
-    }
-
-    /// A docket on this folder, once it serves.
-    pub(crate) async fn start(&self) -> Docket {
-        match self.try_start().await {
-            Ok(docket) => docket,
-            Err(said) => panic!("docket ended before it served:\n{said}"),
-        }
-    }
-
-    /// A docket on this folder once it serves, or what it said when it ended instead.
-    pub(crate) async fn try_start(&self) -> Result<Docket, String> {
-        let log = tempfile::NamedTempFile::new().expect("a file for the log");
-        let output = || Stdio::from(File::options().append(true).open(log.path()).expect("the log"));
-        let child = self.command(&[]).stdout(output()).stderr(output()).spawn().expect("the built docket");
-        let mut process = Process(child);
-        let said = || std::fs::read_to_string(log.path()).expect("the log");
-        let (http, ops) = loop {
-            if let Some(addresses) = addresses(&said()) {
-                break addresses;
-            }
-            if process.0.try_wait().expect("a child").is_some() {
-                return Err(said());
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        };
-        Ok(Docket { process, http, ops, client: Client::new(), log, _folder: self.temporary.clone() })
-    }
-
-    /// The program with this folder's settings, for whatever else than serving it can do.
-    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_docket"));
-        command
-            .args(arguments)
-            .current_dir(&self.path)
-            .stdin(Stdio::null())
-            .env("DOCKET__HTTP__BIND", "127.0.0.1:0")
-            .env("DOCKET__OPS__BIND", "127.0.0.1:0")
-            .env("DOCKET__LOG__FORMAT", "json")
-            .envs(self.settings.iter().map(|(name, value)| (name, value)));
-        command
-    }
-}
-
-/// The two addresses, from the start-up line that names them.
-fn addresses(said: &str) -> Option<(String, String)> {
-    let line = said.lines().find(|line| line.contains("\"http.address\""))?;
-    let line: Value = serde_json::from_str(line).ok()?;
-    Some((format!("http://{}", line["http.address"].as_str()?), format!("http://{}", line["ops.address"].as_str()?)))
 }
 
 /// A child that does not outlive its owner.
@@ -118,12 +42,16 @@ pub(crate) struct Docket {
     /// `http://ADDRESS:PORT` of its operators.
     pub(crate) ops: String,
     client: Client,
-    log: tempfile::NamedTempFile,
+    log: NamedTempFile,
     /// Removed only after the process has ended.
-    _folder: Option<Arc<TempDir>>,
+    _kept: folder::Kept,
 }
 
 impl Docket {
+    fn new(process: Process, (http, ops): (String, String), log: NamedTempFile, kept: folder::Kept) -> Self {
+        Self { process, http, ops, client: Client::new(), log, _kept: kept }
+    }
+
     /// `kill -9`, and waits until it is gone.
     pub(crate) fn kill(mut self) {
         self.process.0.kill().expect("killed");
@@ -132,8 +60,7 @@ impl Docket {
 
     /// `kill -TERM`; waits until it has ended and gives its exit code.
     pub(crate) async fn stop(self) -> Option<i32> {
-        let pid = self.process.0.id();
-        Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().expect("sh");
+        self.signal("TERM");
         self.ended().await
     }
 
@@ -155,6 +82,22 @@ impl Docket {
         })
         .await;
         code.and_then(|status| status.code())
+    }
+
+    /// Its process stands still (SIGSTOP) until it is thawed.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Its process goes on (SIGCONT).
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    /// Sends its process that signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.pid())]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "cannot send SIG{name}");
     }
 
     /// Its process id.
@@ -216,22 +159,14 @@ impl Docket {
         said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
-    /// Waits until every subscriber has handled all that is stored in `folder`, and done what follows from it.
+    /// How far each subscriber is.
+    pub(crate) async fn subscribers(&self) -> Vec<Value> {
+        self.ops("/api/subscribers").await["subscribers"].as_array().expect("subscribers").clone()
+    }
+
+    /// Waits until its subscribers have handled all that is stored in `folder`, and done what follows from it.
     pub(crate) async fn settled(&self, folder: &Folder) {
-        let store = rusqlite::Connection::open(folder.data("orders.db")).expect("the store");
-        let last: Option<i64> =
-            store.query_row("SELECT max(position) FROM commits", [], |row| row.get(0)).expect("its end");
-        let last = Value::String(last.unwrap_or_default().to_string());
-        eventually("the subscribers have handled everything", async || {
-            let subscribers = self.ops("/api/subscribers").await;
-            subscribers["subscribers"].as_array().expect("subscribers").iter().all(|subscriber| {
-                subscriber["position"]["token"] == last
-                    && subscriber["state"] == "running"
-                    && subscriber["behind"] == 0
-                    && subscriber["effects_waiting"] == 0
-            })
-        })
-        .await;
+        folder.settled(&[self]).await;
     }
 
     /// Reads an order.
@@ -338,14 +273,6 @@ pub(crate) fn an_order(reference: &str) -> Value {
 
 /// What [`an_order`] comes to.
 pub(crate) const TOTAL: i64 = 9990;
-
-/// The mails that were written, each as its text.
-pub(crate) fn mails(folder: &Folder) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(folder.data("mail")) else { return Vec::new() };
-    let files = entries.map(|entry| entry.expect("an entry").path());
-    let mails = files.filter(|path| path.extension().is_some_and(|it| it == "eml"));
-    mails.map(|path| std::fs::read_to_string(path).expect("a mail")).collect()
-}
 
 /// Waits until `holds`, and fails when that takes too long.
 #[track_caller]

@@ -4,13 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use actors::commit::Commit;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Docket, Folder, TOTAL, an_order, mails, rounds};
+use crate::harness::{Answer, Docket, Folder, Recorded, Store, TOTAL, an_order, on_every_store, rounds};
 
 const WRITERS: usize = 64;
 
@@ -67,11 +66,10 @@ async fn write(docket: &Docket, name: String) -> Known {
 
 /// Has [`WRITERS`] write, kills the docket after `delay`, and gives what they know.
 async fn write_and_kill(docket: Docket, round: usize, delay: Duration) -> Known {
-    let pid = docket.pid();
     let writers = join_all((0..WRITERS).map(|writer| write(&docket, format!("{round}-{writer}"))));
     let killer = async {
         tokio::time::sleep(delay).await;
-        std::process::Command::new("sh").args(["-c", &format!("kill -KILL {pid}")]).status().expect("sh");
+        docket.signal("KILL");
     };
     let (known, ()) = tokio::join!(writers, killer);
     docket.kill();
@@ -107,54 +105,32 @@ async fn assert_once(docket: &Docket, orders: &BTreeSet<String>) {
     futures_util::stream::iter(checks).buffer_unordered(WRITERS).collect::<Vec<()>>().await;
 }
 
-/// The orders in the store, asked of the file itself.
-fn stored_orders(folder: &Folder) -> BTreeSet<String> {
-    let store = rusqlite::Connection::open(folder.data("orders.db")).expect("the store");
-    let mut keys = store.prepare("SELECT DISTINCT substr(key, 1, 36) FROM commits").expect("its commits");
-    keys.query_map([], |row| row.get(0)).expect("keys").map(|key| key.expect("a key")).collect()
-}
-
 /// What happened to each order, in order: the types of its events.
-fn stored_events(folder: &Folder) -> BTreeMap<String, Vec<String>> {
-    let store = rusqlite::Connection::open(folder.data("orders.db")).expect("the store");
-    let mut commits = store.prepare("SELECT substr(key, 1, 36), body FROM commits ORDER BY key").expect("its commits");
-    let commits = commits.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
+async fn stored_events(folder: &Folder) -> BTreeMap<String, Vec<String>> {
     let mut events: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (order, body) in commits.expect("commits").map(|commit| commit.expect("a commit")) {
-        let commit = Commit::decode(&body).expect("a commit");
-        events.entry(order).or_default().extend(commit.envelopes().map(|event| event.event_type.clone()));
+    for commit in folder.commits().await {
+        let types = commit.envelopes().map(|event| event.event_type.clone());
+        events.entry(commit.key().order.to_string()).or_default().extend(types);
     }
     events
 }
 
-/// The subscriber has recorded one mail for each event, in order, and each is one file. Each kind of event that these
-/// writers cause has a mail.
-fn assert_mailed(folder: &Folder) {
-    let inbox = rusqlite::Connection::open(folder.data("notification.db")).expect("the inbox");
-    let mut effects = inbox
-        .prepare("SELECT hex(order_id), version, position, outcome FROM effects ORDER BY order_id, version, position")
-        .expect("its effects");
-    let effects = effects.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
-    let mut recorded: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-    for effect in effects.expect("effects") {
-        let (order, version, position, outcome): (String, i64, i64, Option<String>) = effect.expect("an effect");
-        assert_eq!((position, outcome.as_deref()), (0, Some("performed")), "order {order}, version {version}");
-        recorded.entry(order.to_lowercase()).or_default().push(version);
-    }
-    let mut expected = 0;
-    let events = stored_events(folder);
-    assert_eq!(recorded.len(), events.len(), "orders with mails");
-    for (order, events) in &events {
-        let versions: Vec<i64> = (1..).take(events.len()).collect();
-        assert_eq!(recorded.get(&order.replace('-', "")), Some(&versions), "order {order}: {events:?}");
-        expected += events.len();
-    }
-    assert_eq!(mails(folder).len(), expected, "one file for each mail");
+/// The subscriber has recorded one mail for each event and has performed it, and each is one file. Each kind of event that
+/// these writers cause has a mail.
+async fn assert_mailed(folder: &Folder, events: &BTreeMap<String, Vec<String>>) {
+    let expected: Vec<Recorded> = events
+        .iter()
+        .flat_map(|(order, events)| (1..).take(events.len()).map(|version| (order.clone(), version)))
+        .map(|(order, version)| Recorded { order, version, index: 0, outcome: Some("performed".to_owned()) })
+        .collect();
+    assert_eq!(folder.recorded().await, expected);
+    assert_eq!(folder.mails().len(), expected.len(), "one file for each mail");
 }
 
-#[tokio::test]
-async fn kill_9_among_writers_loses_nothing_and_repeats_nothing() {
-    let folder = Folder::new();
+on_every_store!(kill_9_among_writers_loses_nothing_and_repeats_nothing);
+
+async fn kill_9_among_writers_loses_nothing_and_repeats_nothing(store: Store) {
+    let folder = Folder::new(store);
     let mut orders = BTreeSet::new();
     let mut docket = folder.start().await;
     for round in 0..rounds(4, 100) {
@@ -177,6 +153,7 @@ async fn kill_9_among_writers_loses_nothing_and_repeats_nothing() {
     assert_once(&docket, &orders).await;
     docket.settled(&folder).await;
     assert_eq!(docket.stop().await, Some(0));
-    assert_eq!(stored_orders(&folder), orders, "an order that nobody knows, or too few");
-    assert_mailed(&folder);
+    let stored = stored_events(&folder).await;
+    assert_eq!(stored.keys().cloned().collect::<BTreeSet<_>>(), orders, "an order that nobody knows, or too few");
+    assert_mailed(&folder, &stored).await;
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::harness::{Folder, TOTAL, an_order, eventually, mails};
+use crate::harness::{Folder, Store, TOTAL, an_order, eventually, on_every_store};
 
-#[tokio::test]
-async fn an_order_lives_from_placed_to_refunded_and_its_customer_hears_of_it() {
-    let folder = Folder::new();
+on_every_store!(an_order_lives_from_placed_to_refunded_and_its_customer_hears_of_it);
+
+async fn an_order_lives_from_placed_to_refunded_and_its_customer_hears_of_it(store: Store) {
+    let folder = Folder::new(store);
     let docket = folder.start().await;
 
     let placed =
@@ -39,8 +40,8 @@ async fn an_order_lives_from_placed_to_refunded_and_its_customer_hears_of_it() {
     let paid = docket.get(&format!("/orders/{id}?version=2")).expect(StatusCode::OK).await;
     assert_eq!((paid.body["status"].as_str(), paid.header("etag")), (Some("paid"), Some("\"2\"")));
 
-    eventually("each event has its mail", async || mails(&folder).len() == 6).await;
-    let mails = mails(&folder);
+    eventually("each event has its mail", async || folder.mails().len() == 6).await;
+    let mails = folder.mails();
     assert!(mails.iter().all(|mail| mail.contains("To: ana@example.com")), "{mails:?}");
     assert_eq!(mails.iter().filter(|mail| mail.contains("X-Correlation-Id: corr-1")).count(), 1);
     let mut ids = BTreeMap::<&str, usize>::new();
@@ -53,6 +54,7 @@ async fn an_order_lives_from_placed_to_refunded_and_its_customer_hears_of_it() {
     let (code, said) = docket.stop_and_tell().await;
     assert_eq!(code, Some(0));
     assert!(!said.contains("WARN") && !said.contains("ERROR"), "an ordinary life and stop alarm nobody:\n{said}");
+    // On MongoDB there are no such files.
     for log in ["orders.db-wal", "notification.db-wal"] {
         let left = std::fs::metadata(folder.data(log)).map_or(0, |log| log.len());
         assert_eq!(left, 0, "{log}: a stop leaves nothing to recover");
@@ -61,7 +63,7 @@ async fn an_order_lives_from_placed_to_refunded_and_its_customer_hears_of_it() {
 
 #[tokio::test]
 async fn a_second_docket_on_the_same_folder_is_refused_and_told_who_has_it() {
-    let folder = Folder::new();
+    let folder = Folder::new(Store::Sqlite);
     let first = folder.start().await;
     let Err(said) = folder.try_start().await else { panic!("a second docket serves the same folder") };
     assert!(said.contains(&first.pid().to_string()), "does not name process {}:\n{said}", first.pid());

@@ -3,7 +3,7 @@
 use futures_util::StreamExt;
 use reqwest::{Method, StatusCode};
 
-use crate::harness::{Docket, Folder};
+use crate::harness::{Docket, Folder, Store, on_every_store};
 
 const ORDERS: usize = 200_000;
 const PARCEL: usize = 20_000;
@@ -32,10 +32,11 @@ async fn import(docket: &Docket, first: usize) -> Vec<String> {
         .collect()
 }
 
-#[tokio::test]
-async fn memory_stays_flat_while_200_000_orders_are_touched() {
+on_every_store!(memory_stays_flat_while_200_000_orders_are_touched);
+
+async fn memory_stays_flat_while_200_000_orders_are_touched(store: Store) {
     let folder =
-        Folder::new().set("DOCKET__ORDERS__LIVE_MAX", "1000").set("DOCKET__SUBSCRIBER__ROWS_CACHED_MAX", "1000");
+        Folder::new(store).set("DOCKET__ORDERS__LIVE_MAX", "1000").set("DOCKET__SUBSCRIBER__ROWS_CACHED_MAX", "1000");
     let docket = folder.start().await;
     let mut sizes = Vec::new();
     for first in (0..ORDERS).step_by(PARCEL) {

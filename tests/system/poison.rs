@@ -5,28 +5,17 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use crate::harness::{Folder, an_order};
+use crate::harness::{Folder, Store, an_order, on_every_store};
 
-/// Damages the data of an order's first event in the store, as a failing disk or a careless hand would.
-fn damage(folder: &Folder, order: &str) {
-    let store = rusqlite::Connection::open(folder.data("orders.db")).expect("the store");
-    let changed = store
-        .execute(
-            "UPDATE commits SET body = replace(body, '\"customer_id\"', '\"customer\"') WHERE key = ?1",
-            [format!("{order}:0000000001")],
-        )
-        .expect("an update");
-    assert_eq!(changed, 1);
-}
+on_every_store!(a_poisonous_order_polled_ten_times_a_second_is_quarantined_alone);
 
-#[tokio::test]
-async fn a_poisonous_order_polled_ten_times_a_second_is_quarantined_alone() {
-    let folder = Folder::new();
+async fn a_poisonous_order_polled_ten_times_a_second_is_quarantined_alone(store: Store) {
+    let folder = Folder::new(store);
     let docket = folder.start().await;
     let poisoned = docket.place(&an_order("poisoned")).expect(StatusCode::CREATED).await.id();
     let healthy = docket.place(&an_order("healthy")).expect(StatusCode::CREATED).await.id();
     assert_eq!(docket.stop().await, Some(0));
-    damage(&folder, &poisoned);
+    folder.damage(&poisoned).await;
 
     let docket = folder.start().await;
     let more = serde_json::json!({"sku": "A-1", "quantity": 1, "unit_price": 4995});

@@ -10,11 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 
-use crate::harness::{Docket, Folder, an_order, eventually};
-
-fn terminate(pid: u32) {
-    std::process::Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().expect("sh");
-}
+use crate::harness::{Docket, Folder, Store, an_order, eventually, on_every_store};
 
 /// Places orders until nobody answers; how many were placed.
 async fn place_until_it_ends(docket: &Docket, writer: usize, all: &AtomicUsize) -> BTreeMap<String, String> {
@@ -29,16 +25,16 @@ async fn place_until_it_ends(docket: &Docket, writer: usize, all: &AtomicUsize) 
     placed
 }
 
-#[tokio::test]
-async fn a_stop_under_load_answers_what_is_under_way_and_loses_nothing() {
-    let folder = Folder::new();
+on_every_store!(a_stop_under_load_answers_what_is_under_way_and_loses_nothing, a_second_signal_ends_it_at_once,);
+
+async fn a_stop_under_load_answers_what_is_under_way_and_loses_nothing(store: Store) {
+    let folder = Folder::new(store);
     let docket = folder.start().await;
-    let pid = docket.pid();
     let all = AtomicUsize::new(0);
     let writers = join_all((0..16).map(|writer| place_until_it_ends(&docket, writer, &all)));
     let stop = async {
         eventually("all writers are at work", async || all.load(Ordering::Relaxed) >= 300).await;
-        terminate(pid);
+        docket.signal("TERM");
         Instant::now()
     };
     let (placed, asked) = tokio::join!(writers, stop);
@@ -53,9 +49,8 @@ async fn a_stop_under_load_answers_what_is_under_way_and_loses_nothing() {
     }
 }
 
-#[tokio::test]
-async fn a_second_signal_ends_it_at_once() {
-    let folder = Folder::new();
+async fn a_second_signal_ends_it_at_once(store: Store) {
+    let folder = Folder::new(store);
     let docket = folder.start().await;
     let address = docket.http.trim_start_matches("http://").to_owned();
     // A body that does not come: it would be waited for until the deadline.
@@ -68,9 +63,9 @@ async fn a_second_signal_ends_it_at_once() {
     caller.read_exact(&mut go_on).expect("an answer to the head");
     assert_eq!(&go_on, b"HTTP/1.1 100");
 
-    terminate(docket.pid());
+    docket.signal("TERM");
     eventually("nobody is let in any more", async || TcpStream::connect(&address).is_err()).await;
-    terminate(docket.pid());
+    docket.signal("TERM");
     let asked = Instant::now();
     assert_eq!(docket.ended().await, Some(0));
     assert!(asked.elapsed() < Duration::from_secs(5), "it took {:?}", asked.elapsed());

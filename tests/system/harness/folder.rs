@@ -1,0 +1,173 @@
+//! Where dockets keep their data, over several starts, and several at a time.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::commit::Commit;
+use serde_json::Value;
+use servers::{MongoServer, Proxy};
+use tempfile::TempDir;
+
+use super::store::{Recorded, Store, Stored};
+use super::{Docket, Process, eventually};
+
+/// A folder, and a database where the store is one. On SQLite one docket at a time runs on it.
+pub(crate) struct Folder {
+    path: PathBuf,
+    settings: Vec<(String, String)>,
+    stored: Stored,
+    temporary: Option<Arc<TempDir>>,
+}
+
+/// Keeps what a docket runs on for as long as it runs.
+pub(super) struct Kept {
+    _stored: Stored,
+    _folder: Option<Arc<TempDir>>,
+}
+
+impl Folder {
+    /// An empty one.
+    pub(crate) fn new(store: Store) -> Self {
+        let temporary = tempfile::tempdir().expect("a folder");
+        let mut folder = Self::at(store, temporary.path());
+        folder.temporary = Some(Arc::new(temporary));
+        folder
+    }
+
+    /// One that somebody else made and removes.
+    pub(crate) fn at(store: Store, path: &Path) -> Self {
+        let stored = Stored::new(store, path);
+        Self { path: path.to_owned(), settings: stored.settings(), stored, temporary: None }
+    }
+
+    /// An empty one, with its database on that server.
+    pub(crate) fn on(server: &MongoServer) -> Self {
+        let temporary = tempfile::tempdir().expect("a folder");
+        let stored = Stored::on(server);
+        let path = temporary.path().to_owned();
+        Self { path, settings: stored.settings(), stored, temporary: Some(Arc::new(temporary)) }
+    }
+
+    /// Its dockets reach the server through that proxy.
+    pub(crate) fn through(self, proxy: &Proxy) -> Self {
+        self.set("MONGODB_URI", &proxy.uri())
+    }
+
+    /// With that environment variable, at every start.
+    pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A file of the data directory.
+    pub(crate) fn data(&self, name: &str) -> PathBuf {
+        self.path.join("data").join(name)
+    }
+
+    /// A docket on this folder, once it serves.
+    pub(crate) async fn start(&self) -> Docket {
+        match self.try_start().await {
+            Ok(docket) => docket,
+            Err(said) => panic!("docket ended before it served:\n{said}"),
+        }
+    }
+
+    /// A docket on this folder once it serves, or what it said when it ended instead.
+    pub(crate) async fn try_start(&self) -> Result<Docket, String> {
+        let log = tempfile::NamedTempFile::new().expect("a file for the log");
+        let output = || Stdio::from(File::options().append(true).open(log.path()).expect("the log"));
+        let child = self.command(&[]).stdout(output()).stderr(output()).spawn().expect("the built docket");
+        let mut process = Process(child);
+        let said = || std::fs::read_to_string(log.path()).expect("the log");
+        let (http, ops) = loop {
+            if let Some(addresses) = addresses(&said()) {
+                break addresses;
+            }
+            if process.0.try_wait().expect("a child").is_some() {
+                return Err(said());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        let kept = Kept { _stored: self.stored.clone(), _folder: self.temporary.clone() };
+        Ok(Docket::new(process, (http, ops), log, kept))
+    }
+
+    /// The program with this folder's settings, for whatever else than serving it can do.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_docket"));
+        command
+            .args(arguments)
+            .current_dir(&self.path)
+            .stdin(Stdio::null())
+            .env("DOCKET__HTTP__BIND", "127.0.0.1:0")
+            .env("DOCKET__OPS__BIND", "127.0.0.1:0")
+            .env("DOCKET__LOG__FORMAT", "json")
+            .envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Waits until every subscriber has handled all that is stored, and done what follows from it, each in one of these
+    /// dockets: all that run on this folder.
+    pub(crate) async fn settled(&self, dockets: &[&Docket]) {
+        eventually("the subscribers have handled everything", async || {
+            let mut active = Vec::new();
+            let mut names = Vec::new();
+            for docket in dockets {
+                for subscriber in docket.subscribers().await {
+                    names.push(subscriber["name"].to_string());
+                    if subscriber["state"] == "running" {
+                        active.push(subscriber);
+                    }
+                }
+            }
+            names.sort();
+            names.dedup();
+            // Whoever is not active in exactly one has not begun, or is handed over.
+            active.len() == names.len() && self.all_are_settled(&active).await
+        })
+        .await;
+    }
+
+    async fn all_are_settled(&self, subscribers: &[Value]) -> bool {
+        for subscriber in subscribers {
+            let at_rest = subscriber["behind"] == 0 && subscriber["effects_waiting"] == 0;
+            if !at_rest || !self.stored.ends_at(&subscriber["position"]).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Every commit in the store, order by order.
+    pub(crate) async fn commits(&self) -> Vec<Commit> {
+        self.stored.commits().await
+    }
+
+    /// Every mail that was recorded, in the order of orders and versions.
+    pub(crate) async fn recorded(&self) -> Vec<Recorded> {
+        self.stored.recorded().await
+    }
+
+    /// The mails that were written, each as its text.
+    pub(crate) fn mails(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.data("mail")) else { return Vec::new() };
+        let files = entries.map(|entry| entry.expect("an entry").path());
+        let mails = files.filter(|path| path.extension().is_some_and(|it| it == "eml"));
+        mails.map(|path| std::fs::read_to_string(path).expect("a mail")).collect()
+    }
+
+    /// Damages the data of an order's first event in the store, as a failing disk or a careless hand would.
+    pub(crate) async fn damage(&self, order: &str) {
+        self.stored.damage(order).await;
+    }
+}
+
+/// The two addresses, from the start-up line that names them.
+fn addresses(said: &str) -> Option<(String, String)> {
+    let line = said.lines().find(|line| line.contains("\"http.address\""))?;
+    let line: Value = serde_json::from_str(line).ok()?;
+    Some((format!("http://{}", line["http.address"].as_str()?), format!("http://{}", line["ops.address"].as_str()?)))
+}

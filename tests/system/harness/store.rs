@@ -1,0 +1,206 @@
+//! What dockets keep their data in, and what is asked of it past them: whether a promise was kept.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use actors::commit::Commit;
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::{Client, Cursor, Database, bson};
+use rusqlite::Connection;
+use serde_json::Value;
+use servers::{MongoDatabase, MongoServer};
+
+/// Which kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// Files in the data folder.
+    Sqlite,
+    /// A database on the server that all tests share.
+    Mongodb,
+}
+
+/// Makes tests of scenarios (`async fn name(store: Store)`): each on every store.
+macro_rules! on_every_store {
+    ($($test:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::harness::Store::Sqlite).await;
+            })*
+        }
+        mod mongodb {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::harness::Store::Mongodb).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_every_store;
+
+/// A mail that the subscriber has recorded.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Recorded {
+    pub(crate) order: String,
+    pub(crate) version: i64,
+    /// Its place among those of the same event.
+    pub(crate) index: i64,
+    /// What became of it, once that is known.
+    pub(crate) outcome: Option<String>,
+}
+
+impl Recorded {
+    fn read(effect: &Document) -> Self {
+        // Written as 32 or 64 bits, as it needs.
+        let number = |name| match effect.get(name) {
+            Some(Bson::Int32(number)) => i64::from(*number),
+            other => other.and_then(Bson::as_i64).expect("a number"),
+        };
+        let outcome = effect.get_document("outcome").ok();
+        Self {
+            order: effect.get_str("order").expect("an order").to_owned(),
+            version: number("version"),
+            index: number("index"),
+            outcome: outcome.map(|outcome| outcome.get_str("kind").expect("a kind").to_owned()),
+        }
+    }
+}
+
+/// The data of one or more dockets.
+#[derive(Clone)]
+pub(super) enum Stored {
+    Files(PathBuf),
+    Database {
+        uri: String,
+        name: String,
+        /// Dropped with the last who needs it.
+        _own: Option<Arc<MongoDatabase>>,
+    },
+}
+
+impl Stored {
+    pub(super) fn new(store: Store, folder: &Path) -> Self {
+        match store {
+            Store::Sqlite => Self::Files(folder.join("data")),
+            Store::Mongodb => {
+                let own = MongoDatabase::new();
+                Self::Database { uri: own.uri().to_owned(), name: own.name().to_owned(), _own: Some(Arc::new(own)) }
+            }
+        }
+    }
+
+    pub(super) fn on(server: &MongoServer) -> Self {
+        Self::Database { uri: server.uri(), name: "docket".to_owned(), _own: None }
+    }
+
+    /// What tells a docket to use it.
+    pub(super) fn settings(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Files(_) => Vec::new(),
+            Self::Database { uri, name, .. } => {
+                let setting = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+                vec![setting("MONGODB_URI", uri), setting("DOCKET__MONGODB__DATABASE", name)]
+            }
+        }
+    }
+
+    /// Every commit, order by order.
+    pub(super) async fn commits(&self) -> Vec<Commit> {
+        let bodies: Vec<String> = match self {
+            Self::Files(data) => {
+                let store = open(data, "orders.db");
+                let mut bodies = store.prepare("SELECT body FROM commits ORDER BY key").expect("its commits");
+                let bodies = bodies.query_map([], |row| row.get(0)).expect("commits");
+                bodies.map(|body| body.expect("a commit")).collect()
+            }
+            Self::Database { uri, name, .. } => {
+                let commits = database(uri, name).await.collection::<Document>("commits");
+                let found = commits.find(doc! {}).sort(doc! { "_id": 1 }).await.expect("commits");
+                let bodies = all(found).await;
+                bodies.iter().map(|commit| commit.get_str("body").expect("its text").to_owned()).collect()
+            }
+        };
+        bodies.iter().map(|body| Commit::decode(body).expect("a commit")).collect()
+    }
+
+    /// Every mail that the subscriber `notification` has recorded, in the order of orders and versions.
+    pub(super) async fn recorded(&self) -> Vec<Recorded> {
+        let mut recorded: Vec<Recorded> = match self {
+            Self::Files(data) => {
+                let inbox = open(data, "notification.db");
+                let mut effects = inbox
+                    .prepare("SELECT lower(hex(order_id)), version, position, outcome FROM effects")
+                    .expect("its effects");
+                let effects = effects.query_map([], |row| {
+                    let order: String = row.get(0)?;
+                    let order = order.parse::<uuid::Uuid>().expect("an id").to_string();
+                    Ok(Recorded { order, version: row.get(1)?, index: row.get(2)?, outcome: row.get(3)? })
+                });
+                effects.expect("effects").map(|effect| effect.expect("an effect")).collect()
+            }
+            Self::Database { uri, name, .. } => {
+                let effects = database(uri, &format!("{name}_notification")).await.collection::<Document>("effects");
+                let effects = all(effects.find(doc! {}).await.expect("effects")).await;
+                effects.iter().map(Recorded::read).collect()
+            }
+        };
+        recorded.sort();
+        recorded
+    }
+
+    /// Damages the data of an order's first event, as a failing disk or a careless hand would.
+    pub(super) async fn damage(&self, order: &str) {
+        let key = format!("{order}:0000000001");
+        let changed = match self {
+            Self::Files(data) => {
+                let damage =
+                    "UPDATE commits SET body = replace(body, '\"customer_id\"', '\"customer\"') WHERE key = ?1";
+                open(data, "orders.db").execute(damage, [key]).expect("an update") as u64
+            }
+            Self::Database { uri, name, .. } => {
+                let commits = database(uri, name).await.collection::<Document>("commits");
+                let replaced = doc! { "$replaceAll": { "input": "$body", "find": "\"customer_id\"", "replacement": "\"customer\"" } };
+                let damage = vec![doc! { "$set": { "body": replaced } }];
+                commits.update_one(doc! { "_id": key }, damage).await.expect("an update").modified_count
+            }
+        };
+        assert_eq!(changed, 1);
+    }
+
+    /// Whether nothing is committed behind a subscriber's position.
+    pub(super) async fn ends_at(&self, position: &Value) -> bool {
+        let Some(token) = position["token"].as_str() else { return false };
+        match self {
+            Self::Files(data) => {
+                let last: Option<i64> = open(data, "orders.db")
+                    .query_row("SELECT max(position) FROM commits", [], |row| row.get(0))
+                    .expect("its end");
+                token == last.unwrap_or_default().to_string()
+            }
+            Self::Database { uri, name, .. } => {
+                let (token, _) = token.split_once(' ').expect("a resume token and its witness");
+                let token = bson::deserialize_from_document(doc! { "_data": token }).expect("a resume token");
+                let database = database(uri, name).await;
+                let behind = database.watch().pipeline([doc! { "$match": { "ns.coll": "commits" } }]);
+                let mut behind = behind.resume_after(Some(token)).await.expect("a change stream");
+                behind.next_if_any().await.expect("an answer").is_none()
+            }
+        }
+    }
+}
+
+fn open(data: &Path, file: &str) -> Connection {
+    Connection::open(data.join(file)).expect("the file")
+}
+
+async fn database(uri: &str, name: &str) -> Database {
+    Client::with_uri_str(uri).await.expect("an address").database(name)
+}
+
+async fn all(mut found: Cursor<Document>) -> Vec<Document> {
+    let mut documents = Vec::new();
+    while found.advance().await.expect("an answer") {
+        documents.push(found.deserialize_current().expect("a document"));
+    }
+    documents
+}
