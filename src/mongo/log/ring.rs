@@ -61,6 +61,7 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
+    use super::super::place::Inserted;
     use super::*;
     use actors::testing::commits::first_of_bytes;
 
