@@ -362,7 +362,7 @@ mod tests {
         File::options().write(true).open(&old).unwrap().set_modified(long_ago).unwrap();
 
         let second = MailFolder::shared(directory.path(), "orders@shop.example").unwrap();
-        assert_eq!(files(&second), [recent.clone()]);
+        assert_eq!(files(&second), [recent]);
         assert_ne!(first.folder.writer, second.folder.writer);
         first.send(&mail()).await.unwrap();
         second.send(&mail()).await.unwrap();

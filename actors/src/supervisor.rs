@@ -137,7 +137,8 @@ impl Child {
         self
     }
 
-    /// A policy of its own. Counts only for an isolated child.
+    /// A policy of its own. Counts for an isolated child; of an essential one's only [`Intensity::NONE`] does: its first
+    /// failure is its supervisor's.
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = Some(policy);

@@ -40,6 +40,8 @@ struct Process {
     ops: String,
     version: String,
     roles: Vec<String>,
+    #[serde(default)]
+    active: Vec<String>,
     alive: bool,
     silent_for_ms: u64,
 }
@@ -62,11 +64,13 @@ pub(super) fn run(server: &Server) -> Done {
 }
 
 fn processes(nodes: &[Process]) -> comfy_table::Table {
-    let mut rows = table(&["node", "seen", "version", "addresses", "runs"]);
+    let mut rows = table(&["node", "seen", "version", "addresses", "runs (* active)"]);
     for node in nodes {
         let seen = if node.alive { "alive".to_owned() } else { format!("silent for {} s", node.silent_for_ms / 1_000) };
         let addresses = format!("http {}\nops {}", node.http, node.ops);
-        rows.add_row([node.name.clone(), seen, node.version.clone(), addresses, node.roles.join("\n")]);
+        let role = |role: &String| if node.active.contains(role) { format!("{role} *") } else { role.clone() };
+        let roles: Vec<_> = node.roles.iter().map(role).collect();
+        rows.add_row([node.name.clone(), seen, node.version.clone(), addresses, roles.join("\n")]);
     }
     rows
 }

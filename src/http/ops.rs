@@ -7,6 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::web::Data;
 use actors::clock::Timestamp;
 use actors::nodes::{Process, Seen};
+use actors::subscriber::status::{SubscriberState, SubscriberStatus};
 use actors::supervisor::ledger::{Count, ENTRIES_MAX, Entry};
 use actors::supervisor::tree::NodeView;
 use serde::Serialize;
@@ -61,6 +62,8 @@ struct NodeEntry {
     ops: String,
     version: String,
     roles: Vec<String>,
+    /// The subscribers of this process that are known to be active there.
+    active: Vec<&'static str>,
     started_at: Timestamp,
     /// Whether it was heard of lately.
     alive: bool,
@@ -68,19 +71,35 @@ struct NodeEntry {
     silent_for_ms: u64,
 }
 
-impl From<Seen> for NodeEntry {
-    fn from(seen: Seen) -> Self {
+impl NodeEntry {
+    /// `active`: each subscriber of this process with the instance in which it is active.
+    fn new(seen: Seen, active: &[(&'static str, String)]) -> Self {
         let (alive, silent_for) = (seen.is_alive(), seen.silent_for);
         let Process { instance, name, http, ops, version, roles, started_at, heartbeat_ms: _ } = seen.process;
+        let active = active.iter().filter(|(_, active_in)| *active_in == instance).map(|(name, _)| *name).collect();
         let silent_for_ms = u64::try_from(silent_for.as_millis()).unwrap_or(u64::MAX);
-        Self { name, instance, http, ops, version, roles, started_at, alive, silent_for_ms }
+        Self { name, instance, http, ops, version, roles, active, started_at, alive, silent_for_ms }
     }
 }
 
 /// Who supervises whom, and how each is; and which processes there are.
 pub(super) async fn tree(service: Data<Service>) -> HttpResponse {
-    let nodes = service.nodes.list().into_iter().map(NodeEntry::from).collect();
+    let active: Vec<_> = service.subscribers.iter().filter_map(|one| active_in(&service, &one.status())).collect();
+    let nodes = service.nodes.list().into_iter().map(|seen| NodeEntry::new(seen, &active)).collect();
     HttpResponse::Ok().json(Tree { root: service.tree.view(), nodes })
+}
+
+/// In which instance a subscriber is active, as far as it is known here.
+fn active_in(service: &Service, status: &SubscriberStatus) -> Option<(&'static str, String)> {
+    let instance = match status.state {
+        SubscriberState::Standby => status.active_in.clone()?,
+        SubscriberState::Starting | SubscriberState::StoreAway | SubscriberState::Stopped => return None,
+        SubscriberState::CatchingUp
+        | SubscriberState::Running
+        | SubscriberState::Paused
+        | SubscriberState::DependencyDown => service.nodes.me().to_owned(),
+    };
+    Some((status.name, instance))
 }
 
 /// What was restarted or quarantined, and why.

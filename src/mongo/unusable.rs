@@ -87,9 +87,11 @@ fn server_words(description: &str) -> String {
     if description.contains("Type: RsGhost") || description.contains("Type: RSGhost") {
         return format!("{address}: its replica set is not initiated: run `mongosh --eval \"rs.initiate()\"` once");
     }
+    let unknown = description.contains("Type: Unknown");
     let error = description.split_once("Error: ").map(|(_, error)| error.trim_start_matches("Kind: "));
     match error.and_then(|error| error.split(", labels: ").next()) {
         Some(error) => format!("{address}: {error}"),
+        None if unknown => format!("{address}: it does not answer"),
         None => format!("{address}: it takes no writes, and no other server does"),
     }
 }
@@ -106,6 +108,8 @@ mod tests {
         let said = selection(message);
         assert!(said.starts_with("a:1: I/O error: Connection refused (os error 111); b:2: "), "{said}");
         assert!(said.contains("rs.initiate()"), "{said}");
+        let mute = "Topology: { Type: Unknown, Servers: [ { Address: a:1, Type: Unknown } ] }";
+        assert_eq!(selection(mute), "a:1: it does not answer");
         let none =
             "Server selection timeout: No available servers. Topology: { Type: ReplicaSetNoPrimary, Set Name: rs0 }";
         assert!(selection(none).contains("replica set rs0 (a standalone"), "{}", selection(none));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actors::inbox::{Inbox, InboxError};
 use actors::nodes::{Nodes, Process};
-use actors::supervisor::{Child, Failure, Handle, Node};
+use actors::supervisor::{Child, Failure, Handle, Intensity, Node, Policy};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use tokio::time::Instant;
@@ -98,10 +98,11 @@ impl Storage for Mongodb {
         Ok(Arc::new(patiently(&self.uri, open).await?))
     }
 
-    /// The driver looks after its connections itself. What it cannot see is that the store is another one.
+    /// The driver looks after its connections itself. What it cannot see is that the store is another one: then the
+    /// process ends at once, for every further write would continue what is not there.
     fn child(&self) -> Child {
         let store = self.store.clone();
-        Child::task("store", "store", move |_: &Node| {
+        let child = Child::task("store", "store", move |_: &Node| {
             move |handle: &Handle| {
                 let (store, handle) = (store.clone(), handle.clone());
                 async move {
@@ -112,7 +113,8 @@ impl Storage for Mongodb {
                 }
                 .boxed_local()
             }
-        })
+        });
+        child.policy(Policy { intensity: Intensity::NONE, ..Policy::default() })
     }
 
     fn said(&self) -> String {

@@ -6,6 +6,7 @@ mod groups;
 mod killed;
 mod ledger;
 mod newest;
+mod nodes;
 mod suite;
 
 use std::time::Duration;

@@ -73,6 +73,15 @@ impl Docket {
         (code, said)
     }
 
+    /// As `ended`, with everything it has written.
+    pub(crate) async fn ended_and_told(self) -> (Option<i32>, String) {
+        let mut log = self.log.reopen().expect("the log");
+        let code = self.ended().await;
+        let mut said = String::new();
+        log.read_to_string(&mut said).expect("the log");
+        (code, said)
+    }
+
     /// Waits until it has ended by itself and gives its exit code.
     pub(crate) async fn ended(mut self) -> Option<i32> {
         let mut code = None;

@@ -3,6 +3,7 @@
 
 mod commands;
 mod copy;
+mod deployment;
 mod disk;
 mod documents;
 mod harness;

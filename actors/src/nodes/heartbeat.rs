@@ -18,7 +18,10 @@ const BEATS_BETWEEN: u32 = 30;
 
 /// The last list that this process has read. Cheap to clone, and answers from memory.
 #[derive(Clone, Debug)]
-pub struct Roll(Arc<Mutex<Read>>);
+pub struct Roll {
+    me: Arc<str>,
+    read: Arc<Mutex<Read>>,
+}
 
 #[derive(Debug)]
 struct Read {
@@ -29,8 +32,14 @@ struct Read {
 impl Roll {
     /// With this process alone in it, until the first list is read.
     pub fn new(me: Process) -> Self {
+        let name = me.instance.as_str().into();
         let seen = vec![Seen { process: me, silent_for: Duration::ZERO }];
-        Self(Arc::new(Mutex::new(Read { seen, at: Instant::now() })))
+        Self { me: name, read: Arc::new(Mutex::new(Read { seen, at: Instant::now() })) }
+    }
+
+    /// The instance that keeps it.
+    pub fn me(&self) -> &str {
+        &self.me
     }
 
     /// All processes, as silent as they are now if none has spoken since the list was read.
@@ -46,7 +55,7 @@ impl Roll {
     }
 
     fn lock(&self) -> MutexGuard<'_, Read> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

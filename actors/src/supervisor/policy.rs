@@ -242,7 +242,7 @@ impl Siblings {
         Self { strategy, policy, shared: Record::default(), children: Vec::new() }
     }
 
-    /// One more, started after those before it. Its own policy counts only for an isolated one.
+    /// One more, started after those before it. Of an essential one's own policy only [`Intensity::NONE`] counts.
     pub fn push(&mut self, importance: Importance, policy: Option<Policy>) {
         let policy = policy.unwrap_or(self.policy);
         self.children.push(Child { importance, policy, own: Record::default(), quarantined: false });
@@ -254,6 +254,7 @@ impl Siblings {
             return Verdict::Escalate;
         };
         let decision = match child.importance {
+            Importance::Essential if child.policy.intensity == Intensity::NONE => Decision::Escalate,
             Importance::Essential => self.shared.failed(&self.policy, Importance::Essential, now, chance),
             Importance::Isolated => child.own.failed(&child.policy, Importance::Isolated, now, chance),
         };
@@ -396,6 +397,15 @@ mod tests {
         assert_eq!(quarantined(&mut record, secs(300)), 30);
         record.released();
         assert!(!record.is_on_trial());
+    }
+
+    #[test]
+    fn an_essential_one_that_is_never_restarted_escalates_at_once_and_alone() {
+        let mut siblings = Siblings::new(Strategy::OneForOne, policy());
+        siblings.push(Importance::Essential, Some(Policy { intensity: Intensity::NONE, ..policy() }));
+        siblings.push(Importance::Essential, None);
+        assert!(matches!(siblings.failed(1, Instant::now(), 0.0), Verdict::Restart { .. }));
+        assert_eq!(siblings.failed(0, Instant::now(), 0.0), Verdict::Escalate);
     }
 
     #[test]
