@@ -7,8 +7,10 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
+use tokio::time::Instant;
 
 use super::admission::{RETRY_AFTER, not_read};
 use super::error::NotDone;
@@ -39,7 +41,6 @@ pub(super) struct OrderActor {
     deciding: Option<usize>,
     /// Nobody has looked into the store yet: a creation may try to be the first.
     may_be_new: bool,
-    conflicts: u32,
     /// The version of the last snapshot.
     snapshot: Version,
     /// A snapshot is on its way: one at a time, for each holds the whole state.
@@ -49,7 +50,44 @@ pub(super) struct OrderActor {
     /// Somebody else may write to the order: another process, or the journal, when it still has a commit of an actor that
     /// ended in quarantine. Refusals and reads then wait for the word that nothing newer is stored.
     others_write: bool,
+    /// How busy other writers are with this order.
+    contention: Contention,
 }
+
+/// What is known of other writers who want the same next version. Who has just written is the first to know the new end
+/// and would win again and again, while the others read it: after a conflict writers leave one another time to do so.
+#[derive(Default)]
+struct Contention {
+    /// When a conflict was met last.
+    met: Option<Instant>,
+    /// Nothing is written before.
+    yields_until: Option<Instant>,
+}
+
+impl Contention {
+    fn conflict(&mut self) {
+        self.met = Some(Instant::now());
+        self.yields_until = None;
+    }
+
+    /// `chance` is from 0 to 1.
+    fn written(&mut self, began: Instant, chance: f64) {
+        let now = Instant::now();
+        let contended = self.met.is_some_and(|met| now - met < CONTENDED_FOR);
+        let pause = ((now - began) * 3).min(YIELD_MAX).mul_f64(0.3 + 0.7 * chance);
+        self.yields_until = contended.then(|| now + pause);
+    }
+
+    /// How long to leave the order to others.
+    fn pause(&self) -> Option<Duration> {
+        self.yields_until?.checked_duration_since(Instant::now()).filter(|pause| !pause.is_zero())
+    }
+}
+
+/// Writers yield to one another so long after the last conflict.
+const CONTENDED_FOR: Duration = Duration::from_secs(1);
+/// And not for longer than that.
+const YIELD_MAX: Duration = Duration::from_millis(100);
 
 enum Life {
     Unread,
@@ -58,6 +96,8 @@ enum Life {
 }
 
 enum UnderWay {
+    /// Others are given the time to be first.
+    Yielding,
     /// A commit is with the journal.
     Writing(Writing),
     /// Refusals and reads wait for the word that nothing newer is stored.
@@ -66,6 +106,7 @@ enum UnderWay {
 
 struct Writing {
     commit: Arc<Commit>,
+    began: Instant,
     /// `None` after a restart: then the stream is read again.
     draft: Option<Draft>,
     decided: Vec<Decided>,
@@ -85,11 +126,11 @@ impl OrderActor {
             under_way: None,
             deciding: None,
             may_be_new: true,
-            conflicts: 0,
             snapshot: Version::NONE,
             saving: false,
             distrusts_snapshots: failed_before,
             others_write: failed_before || !sole_writer,
+            contention: Contention::default(),
         }
     }
 
@@ -102,9 +143,26 @@ impl OrderActor {
                     self.life = Life::Read(Stream::nothing(self.id));
                 }
                 Life::Unread => return self.read(ctx),
-                Life::Read(_) => self.decide(ctx),
+                Life::Read(_) => match self.contention.pause().filter(|_| self.commands_wait()) {
+                    Some(pause) => self.yield_for(pause, ctx),
+                    None => self.decide(ctx),
+                },
             }
         }
+    }
+
+    fn commands_wait(&self) -> bool {
+        self.waiting.iter().any(|work| matches!(work, Work::Command(_)))
+    }
+
+    fn yield_for(&mut self, pause: Duration, ctx: &mut Context<Self>) {
+        self.under_way = Some(UnderWay::Yielding);
+        ctx.run_later(pause, |actor, ctx| {
+            if let Some(UnderWay::Yielding) = actor.under_way {
+                actor.under_way = None;
+            }
+            actor.advance(ctx);
+        });
     }
 
     fn read(&mut self, ctx: &mut Context<Self>) {
@@ -194,7 +252,8 @@ impl OrderActor {
                 work.reply.begun();
             }
         }
-        let writing = Writing { commit: Arc::clone(&commit), draft: Some(draft), decided, unknown: false };
+        let writing =
+            Writing { commit: Arc::clone(&commit), began: Instant::now(), draft: Some(draft), decided, unknown: false };
         self.under_way = Some(UnderWay::Writing(writing));
         self.send_to_journal(commit, false, ctx);
     }
@@ -235,13 +294,10 @@ impl OrderActor {
     }
 
     /// Another writer was first: decided again on what that one left, but not without end.
-    fn overtaken(&mut self, decided: Vec<Decided>) {
-        self.conflicts += 1;
+    fn overtaken(&mut self, mut decided: Vec<Decided>) {
+        let contended = decided.extract_if(.., |decided| decided.work.overtaken() > self.context.limits.conflicts_max);
+        contended.for_each(|decided| decided.work.refuse(NotDone::Contended, RETRY_AFTER));
         self.decide_again(decided);
-        if self.conflicts > self.context.limits.conflicts_max {
-            self.conflicts = 0;
-            self.refuse_waiting(NotDone::Contended);
-        }
     }
 
     /// The state it rested on does not hold: it waits again, before everything that came later.
@@ -274,10 +330,14 @@ impl OrderActor {
                     (Life::Read(stream), Some(draft)) => stream.adopt(draft, &writing.commit),
                     (Life::Read(_) | Life::Reading | Life::Unread, _) => self.life = Life::Unread,
                 }
+                self.contention.written(writing.began, self.context.node.chance());
                 self.answer(writing.decided);
                 self.take_snapshot(ctx);
             }
-            Said::Conflict => self.overtaken(writing.decided),
+            Said::Conflict => {
+                self.contention.conflict();
+                self.overtaken(writing.decided);
+            }
             // It may be the answer to the first asking, while the second is still to be written.
             Said::NotDone(_) if writing.draft.is_none() => {
                 let commit = Arc::clone(&writing.commit);
@@ -318,7 +378,6 @@ impl OrderActor {
     }
 
     fn answer(&mut self, decided: Vec<Decided>) {
-        self.conflicts = 0;
         for decided in decided {
             decided.answer();
         }
@@ -391,7 +450,7 @@ impl Supervised for OrderActor {
                 self.under_way = Some(UnderWay::Writing(writing));
             }
             Some(UnderWay::Looking(decided)) => self.decide_again(decided),
-            None => {}
+            Some(UnderWay::Yielding) | None => {}
         }
     }
 }

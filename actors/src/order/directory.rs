@@ -19,7 +19,7 @@ use super::stream::{self, Rules, Unreadable};
 use super::work::{CommandWork, ReadWork, Work};
 use super::{Command, CommandError, Order, OrderId, ReadError, Version};
 use crate::clock::Clock;
-use crate::commit::{Fingerprint, Key, KeyHash, Origin};
+use crate::commit::{Fingerprint, Key, KeyHash, Origin, StreamEnd};
 use crate::event::Envelope;
 use crate::event_store::{EventStore, StoreError};
 use crate::journal::actor::{Append, MAILBOX_MAX};
@@ -37,7 +37,7 @@ pub struct Limits {
     pub waiting_max: usize,
     /// The same for one order.
     pub waiting_per_order_max: usize,
-    /// Most conflicts with other writers in a row before callers are told so.
+    /// Most conflicts of a command or a read with other writers before its caller is told so.
     pub conflicts_max: u32,
     /// A snapshot is taken when the last one is that many events ago.
     pub snapshot_every_events: u32,
@@ -161,6 +161,7 @@ impl Layout {
             clock: Arc::clone(&self.ports.clock),
             rules: self.ports.rules,
             limits: self.limits.clone(),
+            node: node.clone(),
             panics: RefCell::new(Panics::new()),
             useless: RefCell::default(),
         };
@@ -175,6 +176,7 @@ impl Layout {
             node: Admission::new(self.limits.waiting_max),
             loader: self.loader.clone(),
             answer_within: self.limits.answer_within,
+            conflicts_max: self.limits.conflicts_max,
         }
     }
 }
@@ -186,6 +188,7 @@ pub struct Orders {
     node: Arc<Admission>,
     loader: Loader,
     answer_within: Duration,
+    conflicts_max: u32,
 }
 
 impl Orders {
@@ -210,7 +213,7 @@ impl Orders {
             .as_deref()
             .map(|key| Key { hash: KeyHash::of(key), fingerprint: Fingerprint::of(&request.command) });
         let (reply, answer) = admission::command_reply();
-        let work = CommandWork { request, key, reply, places: [Some(place), None] };
+        let work = CommandWork { request, key, reply, places: [Some(place), None], overtaken: 0 };
         self.send(Work::Command(Box::new(work)));
         let answered = async {
             match answer.await {
@@ -229,7 +232,7 @@ impl Orders {
         match at {
             At::Now => self.present(order, place).await,
             At::Version(version) => self.at_version(order, version).await,
-            At::Time(moment) => self.earlier(order, |event| event.recorded_at <= moment).await,
+            At::Time(moment) => self.earlier(order, |event| event.recorded_at <= moment, |_| false).await,
         }
     }
 
@@ -239,20 +242,25 @@ impl Orders {
         let _place = self.node.enter().ok_or(not_read(NotDone::Overloaded))?;
         let mut events: Vec<Envelope> = Vec::new();
         let mut from = after.next();
+        let mut looks = 0;
         loop {
             // One more than asked for tells whether there is a next page. A commit has at least one event.
             let page = self.loader.store.read(order, from, PAGE).await.map_err(|error| store_error(order, &error))?;
-            let last = page.last().map_or(Version::NONE, |commit| commit.last());
-            if last == Version::NONE {
-                return Err(ReadError::NotFound);
-            }
+            let end = page.last().map_or(StreamEnd::nothing(order), |commit| commit.stored_end());
             let wanted = page.iter().flat_map(|commit| commit.envelopes()).filter(|event| event.version >= from);
             events.extend(wanted.take(limit + 1 - events.len()));
             // A page may be short before the end, too.
-            if events.len() > limit || last < from {
+            if events.len() > limit {
                 break;
             }
-            from = last.next();
+            if end.version() >= from {
+                from = end.version().next();
+            } else if self.ends_at(&end, &mut looks).await? {
+                if end.version() == Version::NONE {
+                    return Err(ReadError::NotFound);
+                }
+                break;
+            }
         }
         let more = events.len() > limit;
         events.truncate(limit);
@@ -262,7 +270,7 @@ impl Orders {
 
     async fn present(&self, order: OrderId, place: Place) -> Result<Arc<Order>, ReadError> {
         let (reply, answer) = admission::read_reply();
-        self.send(Work::Read(ReadWork { order, reply, places: [Some(place), None] }));
+        self.send(Work::Read(ReadWork { order, reply, places: [Some(place), None], overtaken: 0 }));
         match timeout(self.answer_within, answer).await {
             Err(_) | Ok(Err(_)) => Err(not_read(NotDone::StoreAway)),
             Ok(Ok(found)) => found,
@@ -274,34 +282,58 @@ impl Orders {
     async fn replayed(&self, order: OrderId, version: Version) -> Result<Answer, CommandError> {
         match self.at_version(order, version).await {
             Ok(order) => Ok(Answer { order, replayed: true }),
-            Err(ReadError::NotDone { .. }) => Err(CommandError::OutcomeUnknown),
-            Err(ReadError::NotFound | ReadError::Internal) => Err(CommandError::Internal),
+            // What is not found was written all the same: whoever was asked does not know it yet.
+            Err(ReadError::NotDone { .. } | ReadError::NotFound) => Err(CommandError::OutcomeUnknown),
+            Err(ReadError::Internal) => Err(CommandError::Internal),
         }
     }
 
     async fn at_version(&self, order: OrderId, version: Version) -> Result<Arc<Order>, ReadError> {
-        let found = self.earlier(order, |event| event.version <= version).await?;
-        (found.version == version).then_some(found).ok_or(ReadError::NotFound)
+        let reached = |order: &Order| order.version == version;
+        let found = self.earlier(order, |event| event.version <= version, reached).await?;
+        reached(&found).then_some(found).ok_or(ReadError::NotFound)
     }
 
-    /// Folds the stored events up to the first that is not wanted.
-    async fn earlier(&self, id: OrderId, wanted: impl Fn(&Envelope) -> bool) -> Result<Arc<Order>, ReadError> {
+    /// Folds the stored events up to the first that is not wanted, or until it is enough.
+    async fn earlier(
+        &self,
+        id: OrderId,
+        wanted: impl Fn(&Envelope) -> bool,
+        enough: impl Fn(&Order) -> bool,
+    ) -> Result<Arc<Order>, ReadError> {
         let mut order: Option<Order> = None;
-        let mut from = Version::FIRST;
+        let mut end = StreamEnd::nothing(id);
+        let mut looks = 0;
         loop {
+            let from = end.version().next();
             let page = self.loader.store.read(id, from, PAGE).await.map_err(|error| store_error(id, &error))?;
-            let last = page.last().map_or(Version::NONE, |commit| commit.last());
-            for event in page.iter().flat_map(|commit| commit.envelopes()).filter(|event| event.version >= from) {
-                if !wanted(&event) {
-                    return order.map(Arc::new).ok_or(ReadError::NotFound);
+            for commit in page.iter().filter(|commit| commit.first() >= from) {
+                for event in commit.envelopes() {
+                    if !wanted(&event) || order.as_ref().is_some_and(&enough) {
+                        return order.map(Arc::new).ok_or(ReadError::NotFound);
+                    }
+                    order =
+                        Some(stream::fold(self.loader.rules, order, &event).map_err(|error| unreadable(id, &error))?);
                 }
-                order = Some(stream::fold(self.loader.rules, order, &event).map_err(|error| unreadable(id, &error))?);
+                end = commit.stored_end();
             }
-            if last < from {
+            let through = end.version() < from && self.ends_at(&end, &mut looks).await?;
+            if through || order.as_ref().is_some_and(&enough) {
                 return order.map(Arc::new).ok_or(ReadError::NotFound);
             }
-            from = last.next();
         }
+    }
+
+    /// Whether nothing newer is stored than what was read. What was read may be old where others write too; asked again and
+    /// again, it is not read without end.
+    async fn ends_at(&self, end: &StreamEnd, looks: &mut u32) -> Result<bool, ReadError> {
+        if self.loader.store.sole_writer() {
+            return Ok(true);
+        }
+        let order = end.order();
+        let newest = self.loader.store.is_newest(end).await.map_err(|error| store_error(order, &error))?;
+        *looks += 1;
+        if !newest && *looks > self.conflicts_max { Err(not_read(NotDone::Contended)) } else { Ok(newest) }
     }
 
     fn send(&self, work: Work) {

@@ -34,6 +34,8 @@ pub(super) struct ShardContext {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) rules: Rules,
     pub(super) limits: Limits,
+    /// The shard's place in the tree.
+    pub(super) node: Node,
     pub(super) panics: RefCell<Panics>,
     /// Actors of orders that turned out not to exist: to be let go before any other.
     pub(super) useless: RefCell<Vec<OrderId>>,

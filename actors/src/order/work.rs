@@ -29,6 +29,8 @@ pub(super) struct CommandWork {
     pub(super) reply: CommandReply,
     /// Held until the answer: the node's place, and the order's.
     pub(super) places: [Option<Place>; 2],
+    /// How often another writer was first.
+    pub(super) overtaken: u32,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,7 @@ pub(super) struct ReadWork {
     pub(super) order: OrderId,
     pub(super) reply: ReadReply,
     pub(super) places: [Option<Place>; 2],
+    pub(super) overtaken: u32,
 }
 
 impl Work {
@@ -51,6 +54,16 @@ impl Work {
             Self::Command(work) => work.places[1] = Some(place),
             Self::Read(work) => work.places[1] = Some(place),
         }
+    }
+
+    /// Another writer was first, once more; how often it is now.
+    pub(super) fn overtaken(&mut self) -> u32 {
+        let overtaken = match self {
+            Self::Command(work) => &mut work.overtaken,
+            Self::Read(work) => &mut work.overtaken,
+        };
+        *overtaken = overtaken.saturating_add(1);
+        *overtaken
     }
 
     /// Answers that it was certainly not done.

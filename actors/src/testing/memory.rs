@@ -54,6 +54,16 @@ impl Memory {
         Self(Arc::new(Shared { state: Mutex::new(state), head }))
     }
 
+    /// Another store as this one was before its last so many commits.
+    pub(super) fn without_last(&self, commits: usize) -> Self {
+        let mut state = self.state().clone();
+        let left = state.log_order.len().saturating_sub(commits);
+        for commit in state.log_order.split_off(left) {
+            state.by_key.remove(&commit.key());
+        }
+        Self(Arc::new(Shared { head: watch::Sender::new(left), state: Mutex::new(state) }))
+    }
+
     /// Every commit, in the order of the log.
     pub fn commits(&self) -> Vec<Arc<Commit>> {
         self.state().log_order.clone()

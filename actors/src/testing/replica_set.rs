@@ -4,6 +4,7 @@
 //! What it never does: roll back what was said to be written, or answer [`EventStore::is_newest`] from an older state.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -49,8 +50,18 @@ struct Members {
 #[derive(Clone)]
 pub struct Client {
     set: ReplicaSet,
-    /// What a deposed primary has, as long as this process talks to it.
-    deposed: watch::Sender<Option<Memory>>,
+    to: watch::Sender<To>,
+    linearizable_reads: Arc<AtomicU64>,
+}
+
+/// Whom a process talks to.
+#[derive(Clone, Debug)]
+enum To {
+    Primary,
+    /// A primary that was deposed and does not know, and what it has.
+    Deposed(Memory),
+    /// The primary, but for its reads at majority, which a deposed one answers.
+    Both(Memory),
 }
 
 impl ReplicaSet {
@@ -63,7 +74,7 @@ impl ReplicaSet {
 
     /// A process's connection to it.
     pub fn client(&self) -> Client {
-        Client { set: self.clone(), deposed: watch::Sender::new(None) }
+        Client { set: self.clone(), to: watch::Sender::new(To::Primary), linearizable_reads: Arc::default() }
     }
 
     /// The primary is gone and another one is elected: for so long there is none. Of the writes that were under way the
@@ -99,18 +110,14 @@ impl ReplicaSet {
         sleep(takes).await;
     }
 
-    /// What the primary makes of a write: `None`, it goes to the other members now.
-    fn insert(&self, members: &mut Members, commit: &Arc<Commit>) -> Option<Appended> {
+    /// The primary takes a write: true, it goes to the other members now; false, its key is taken.
+    fn insert(&self, members: &mut Members, commit: &Arc<Commit>) -> bool {
         let key = commit.key();
-        if let Some(there) = self.0.memory.at_key(key) {
-            let ours = there.id() == commit.id();
-            return Some(if ours { Appended::Written } else { Appended::Conflict });
+        let free = self.0.memory.at_key(key).is_none() && !members.unreplicated.contains_key(&key);
+        if free {
+            members.unreplicated.insert(key, Arc::clone(commit));
         }
-        if members.unreplicated.contains_key(&key) {
-            return Some(Appended::Unknown(away("another write has the key, and cannot be read yet")));
-        }
-        members.unreplicated.insert(key, Arc::clone(commit));
-        None
+        free
     }
 
     /// A majority has it, unless there was an election meanwhile.
@@ -123,22 +130,38 @@ impl ReplicaSet {
         self.0.memory.append_now(commit)
     }
 
-    async fn is_newest(&self, end: &StreamEnd) -> Result<bool, StoreError> {
+    /// What has the key, once a majority has it.
+    async fn look_up(&self, commit: &Commit) -> Appended {
+        match self.replicated(commit.key()).await.map(|()| self.0.memory.at_key(commit.key())) {
+            Ok(Some(there)) if there.id() == commit.id() => Appended::Written,
+            Ok(Some(_)) => Appended::Conflict,
+            Ok(None) => Appended::Unknown(away("what had the key was rolled back")),
+            Err(error) => Appended::Unknown(error),
+        }
+    }
+
+    /// Waits until a majority has what the primary has under that key.
+    async fn replicated(&self, key: CommitKey) -> Result<(), StoreError> {
         let deadline = Instant::now() + LINEARIZABLE_WITHIN;
         let before = self.elections();
         loop {
             self.replicates().await;
-            let waits = self.primary()?.unreplicated.contains_key(&end.next_key());
+            let waits = self.primary()?.unreplicated.contains_key(&key);
             if self.elections() != before {
                 return Err(away("the primary stepped down"));
             }
             if !waits {
-                return self.0.memory.is_newest(end).await;
+                return Ok(());
             }
             if Instant::now() >= deadline {
                 return Err(away("no majority answers"));
             }
         }
+    }
+
+    async fn is_newest(&self, end: &StreamEnd) -> Result<bool, StoreError> {
+        self.replicated(end.next_key()).await?;
+        self.0.memory.is_newest(end).await
     }
 }
 
@@ -146,25 +169,35 @@ impl Client {
     /// From now on this process talks to a primary that was deposed: it does not hear of anything new, and nothing that it
     /// takes reaches a majority.
     pub fn depose(&self) {
-        self.deposed.send_replace(Some(self.set.0.memory.copied()));
+        self.to.send_replace(To::Deposed(self.set.0.memory.copied()));
+    }
+
+    /// From now on its reads, but for linearizable ones, are answered by a primary that was deposed before the last so many
+    /// commits.
+    pub fn read_behind(&self, commits: usize) {
+        self.to.send_replace(To::Both(self.set.0.memory.without_last(commits)));
     }
 
     /// It talks to the real primary again.
     pub fn reconnect(&self) {
-        self.deposed.send_replace(None);
+        self.to.send_replace(To::Primary);
+    }
+
+    /// How often something linearizable was asked.
+    pub fn linearizable_reads(&self) -> u64 {
+        self.linearizable_reads.load(Ordering::Relaxed)
     }
 
     /// What a read at majority sees.
     fn visible(&self) -> Result<Memory, StoreError> {
-        if let Some(memory) = &*self.deposed.borrow() {
-            return Ok(memory.clone());
+        match &*self.to.borrow() {
+            To::Deposed(memory) | To::Both(memory) => Ok(memory.clone()),
+            To::Primary => self.set.primary().map(|_| self.set.0.memory.clone()),
         }
-        self.set.primary()?;
-        Ok(self.set.0.memory.clone())
     }
 
     fn is_deposed(&self) -> bool {
-        self.deposed.borrow().is_some()
+        matches!(&*self.to.borrow(), To::Deposed(_))
     }
 }
 
@@ -180,15 +213,21 @@ impl EventStore for Client {
             return group.commits().iter().map(|_| Appended::Unknown(away("no majority answers"))).collect();
         }
         let before = self.set.elections();
-        let taken: Vec<Option<Appended>> = match self.set.primary() {
+        let taken: Vec<bool> = match self.set.primary() {
             Ok(mut members) => group.commits().iter().map(|commit| self.set.insert(&mut members, commit)).collect(),
             Err(error) => return group.commits().iter().map(|_| Appended::NotDone(error.clone())).collect(),
         };
         self.set.replicates().await;
-        let acknowledge = |(taken, commit): (Option<Appended>, &Arc<Commit>)| {
-            taken.unwrap_or_else(|| self.set.acknowledge(commit, before))
-        };
-        taken.into_iter().zip(group.commits()).map(acknowledge).collect()
+        let mut outcomes = Vec::new();
+        for (commit, taken) in group.commits().iter().zip(&taken) {
+            outcomes.push(if *taken { Some(self.set.acknowledge(commit, before)) } else { None });
+        }
+        for (commit, outcome) in group.commits().iter().zip(&mut outcomes) {
+            if outcome.is_none() {
+                *outcome = Some(self.set.look_up(commit).await);
+            }
+        }
+        outcomes.into_iter().flatten().collect()
     }
 
     async fn read(&self, order: OrderId, from: Version, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError> {
@@ -196,6 +235,7 @@ impl EventStore for Client {
     }
 
     async fn is_newest(&self, end: &StreamEnd) -> Result<bool, StoreError> {
+        self.linearizable_reads.fetch_add(1, Ordering::Relaxed);
         if self.is_deposed() {
             sleep(LINEARIZABLE_WITHIN).await;
             return Err(away("no majority answers"));
@@ -214,9 +254,10 @@ impl Log for Client {
         if self.is_deposed() {
             return Err(away("it has not come that far").into());
         }
-        let inner = self.visible()?.follow(from).await?;
-        let (elections, deposed) = (self.set.0.elections.subscribe(), self.deposed.subscribe());
-        Ok(Box::new(Follower { inner, elections, deposed }))
+        drop(self.set.primary()?);
+        let inner = self.set.0.memory.follow(from).await?;
+        let (elections, to) = (self.set.0.elections.subscribe(), self.to.subscribe());
+        Ok(Box::new(Follower { inner, elections, to }))
     }
 
     /// A deposed primary gives what it has.
@@ -232,17 +273,17 @@ impl Log for Client {
 struct Follower {
     inner: Box<dyn Follow>,
     elections: watch::Receiver<u64>,
-    deposed: watch::Receiver<Option<Memory>>,
+    to: watch::Receiver<To>,
 }
 
 #[async_trait]
 impl Follow for Follower {
     async fn next(&mut self, max: usize) -> Result<Vec<Arc<Commit>>, LogError> {
-        let Self { inner, elections, deposed } = self;
+        let Self { inner, elections, to } = self;
         tokio::select! {
             biased;
             _ = elections.changed() => Err(away("the primary stepped down").into()),
-            _ = deposed.changed() => Err(away("the connection was cut").into()),
+            _ = to.changed() => Err(away("the connection was cut").into()),
             next = inner.next(max) => next,
         }
     }
@@ -260,7 +301,7 @@ impl Snapshots for Client {
     }
 
     async fn save(&self, snapshot: Snapshot) -> Result<(), StoreError> {
-        self.visible()?;
+        drop(self.set.primary()?);
         self.set.0.memory.save(snapshot).await
     }
 }
@@ -302,7 +343,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_no_majority_has_is_readable_by_nobody_and_in_the_way_of_others() {
+    async fn what_no_majority_has_is_readable_by_nobody_and_what_is_in_its_way_waits_for_it() {
         let set = ReplicaSet::new(Memory::new(), 1);
         let (one, other) = (set.client(), set.client());
         let ours = first(1);
@@ -310,8 +351,7 @@ mod tests {
         let (written, (seen, refused)) =
             tokio::join!(append(&one, &ours), async { (sees(&other, &ours).await, append(&other, &theirs).await) });
         assert!(matches!(written, Appended::Written));
-        assert!(!seen && matches!(refused, Appended::Unknown(_)), "{refused:?}");
-        assert!(matches!(append(&other, &theirs).await, Appended::Conflict));
+        assert!(!seen && matches!(refused, Appended::Conflict), "{refused:?}");
     }
 
     #[tokio::test(start_paused = true)]
