@@ -7,7 +7,7 @@ use serde_json::Value;
 use servers::{MongoDatabase, MongoServer};
 use tempfile::NamedTempFile;
 
-use crate::harness::{Docket, Folder, an_order, eventually, mails};
+use crate::harness::{Docket, Folder, Store, an_order, eventually};
 
 /// What a command wrote, and its exit code.
 fn told(mut command: Command) -> (String, Option<i32>) {
@@ -16,8 +16,10 @@ fn told(mut command: Command) -> (String, Option<i32>) {
     (String::from_utf8(text).expect("UTF-8"), output.status.code())
 }
 
-fn folder(uri: &str, database: &str) -> Folder {
-    Folder::new().set("MONGODB_URI", uri).set("DOCKET__MONGODB__DATABASE", database)
+/// On that database of the shared server.
+fn on_shared(database: &MongoDatabase) -> Folder {
+    let folder = Folder::new(Store::Sqlite).set("MONGODB_URI", database.uri());
+    folder.set("DOCKET__MONGODB__DATABASE", database.name())
 }
 
 /// The address with a user and a password that nobody knows.
@@ -75,7 +77,7 @@ async fn refused(folder: &Folder) -> String {
 #[tokio::test]
 async fn a_check_proves_what_docket_relies_on_and_leaves_nothing_behind() {
     let database = MongoDatabase::new();
-    let folder = folder(database.uri(), database.name());
+    let folder = on_shared(&database);
     let (said, code) = told(folder.command(&["check"]));
     assert_eq!(code, Some(0), "{said}");
     for what in [
@@ -106,7 +108,7 @@ async fn a_check_proves_what_docket_relies_on_and_leaves_nothing_behind() {
 #[tokio::test]
 async fn a_standalone_server_is_refused_with_what_to_do() {
     let server = MongoServer::start_standalone().await;
-    let folder = folder(&server.uri(), "docket");
+    let folder = Folder::on(&server);
     let (checked, code) = told(folder.command(&["check"]));
     assert_eq!(code, Some(1), "{checked}");
     let started = refused(&folder).await;
@@ -118,7 +120,7 @@ async fn a_standalone_server_is_refused_with_what_to_do() {
 #[tokio::test]
 async fn a_wrong_password_is_said_at_once_and_never_shown() {
     let database = MongoDatabase::new();
-    let folder = folder(&with_password(database.uri()), database.name());
+    let folder = on_shared(&database).set("MONGODB_URI", &with_password(database.uri()));
     let (checked, code) = told(folder.command(&["check"]));
     assert_eq!(code, Some(1), "{checked}");
     assert!(checked.contains("does not let this user in") && !checked.contains("s3cret"), "{checked}");
@@ -128,7 +130,7 @@ async fn a_wrong_password_is_said_at_once_and_never_shown() {
 #[tokio::test]
 async fn a_server_that_is_not_there_or_does_not_answer_is_found_by_the_check() {
     let mut server = MongoServer::start().await;
-    let folder = folder(&with_password(&server.uri()), "docket");
+    let folder = Folder::on(&server).set("MONGODB_URI", &with_password(&server.uri()));
     server.freeze();
     let (mute, code) = told(folder.command(&["check"]));
     server.thaw();
@@ -145,7 +147,7 @@ async fn a_server_that_is_not_there_or_does_not_answer_is_found_by_the_check() {
 async fn one_that_is_away_at_the_start_is_waited_for() {
     let mut server = MongoServer::start().await;
     server.kill();
-    let mut waiting = Waiting::start(folder(&server.uri(), "docket"));
+    let mut waiting = Waiting::start(Folder::on(&server));
     waiting.says("waiting for").await;
     waiting.says(&server.address().to_string()).await;
     server.restart().await;
@@ -157,7 +159,7 @@ async fn one_that_is_away_at_the_start_is_waited_for() {
 async fn a_stop_ends_the_wait() {
     let mut server = MongoServer::start().await;
     server.kill();
-    let mut waiting = Waiting::start(folder(&server.uri(), "docket"));
+    let mut waiting = Waiting::start(Folder::on(&server));
     waiting.says("waiting for").await;
     assert_eq!(waiting.stop().await, Some(0));
 }
@@ -165,13 +167,13 @@ async fn a_stop_ends_the_wait() {
 #[tokio::test]
 async fn a_store_that_was_replaced_ends_the_process_with_its_reason() {
     let mut server = MongoServer::start().await;
-    let folder = folder(&server.uri(), "docket");
+    let folder = Folder::on(&server);
     let docket = folder.start().await;
     docket.place(&an_order("before")).expect(StatusCode::CREATED).await;
     server.back_up().await;
     placed_again(&docket, "after").await;
     // What nobody has seen yet nobody can miss.
-    eventually("both are seen", async || mails(&folder).len() == 2).await;
+    eventually("both are seen", async || folder.mails().len() == 2).await;
     server.restore().await;
     let (code, said) = docket.ended_and_told().await;
     assert_eq!(code, Some(70), "{said}");
