@@ -57,10 +57,12 @@ impl Store {
         let answered = self.shared.server.answer(async {
             match insert.await {
                 Ok(_) => Ok(None),
-                Err(error) => match &*error.kind {
-                    ErrorKind::InsertMany(in_part) => Ok(Some(in_part.clone())),
-                    _ => Err(error),
-                },
+                Err(error) => {
+                    if let ErrorKind::InsertMany(in_part) = &*error.kind {
+                        return Ok(Some(in_part.clone()));
+                    }
+                    Err(error)
+                }
             }
         });
         let all = |outcome: Appended| vec![outcome; commits.len()];

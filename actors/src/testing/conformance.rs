@@ -131,14 +131,16 @@ macro_rules! conformance {
         $crate::conformance! { $adapter:
             append::{written_is_stored_as_it_was, the_first_writer_of_a_version_wins, the_same_commit_again_is_written,
                 a_refused_member_keeps_nobody_from_being_written, an_end_is_continued_once_whatever_its_commits_hold,
-                nothing_newer_is_told_truly, an_empty_group_has_no_outcomes, of_two_at_once_one_wins},
+                nothing_newer_is_told_truly, an_empty_group_has_no_outcomes, the_largest_group_is_written,
+                of_two_at_once_one_wins},
             read::{from_every_version, beyond_the_end_and_of_nobody, whole_streams_in_pages, scanned_from_any_key,
                 scanned_by_any_number},
             follow::{from_now, from_any_position, by_several_at_once, behind_others_who_write, what_lands_late,
                 a_dropped_future_loses_nothing, far_behind},
             reopen::{everything_is_there, positions_stay, another_log, a_restored_copy, nonsense},
             snapshots::{saved_and_replaced, of_nobody, at_a_commit_that_is_not_there, many},
-            unknown::{repeated_until_definite_is_there_once, a_late_one_loses_to_another},
+            unknown::{repeated_until_definite_is_there_once, a_late_one_loses_to_another,
+                dropped_and_appended_again_is_there_once},
         }
     };
     ($adapter:ty: $($module:ident::{$($name:ident),+ $(,)?}),+ $(,)?) => {

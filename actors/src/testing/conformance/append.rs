@@ -1,9 +1,9 @@
 //! Appending: one writer of a version wins, and nobody else is disturbed.
 
-use crate::commit::{Commit, StreamEnd};
+use crate::commit::{BYTES_MAX, Commit, StreamEnd};
 use crate::event_store::{Appended, EventStore, Group};
 use crate::order::{OrderId, Version};
-use crate::testing::commits::{commit, commit_with, first, group};
+use crate::testing::commits::{commit, commit_with, first, first_of_bytes, group};
 use crate::testing::conformance::{Adapter, append, ids, stream, written};
 
 /// A commit is read as it was written, to the byte.
@@ -140,6 +140,29 @@ pub async fn an_empty_group_has_no_outcomes<A: Adapter>() {
     let adapter = A::new().await;
     let store = adapter.open().await;
     assert!(store.append(Group::default()).await.is_empty());
+}
+
+/// A group that is as large as a journal makes them is written as any other: many small commits, a few that are as large
+/// as they may be, and one of a single command that is larger.
+///
+/// # Panics
+/// When the adapter does not conform.
+pub async fn the_largest_group_is_written<A: Adapter>() {
+    let adapter = A::new().await;
+    let store = adapter.open().await;
+    let small = (0..251).map(|events| first(1 + events % 3));
+    let large = [BYTES_MAX - 1_000, BYTES_MAX - 1_000, BYTES_MAX - 1_000, 100, 2 * BYTES_MAX].map(first_of_bytes);
+    let members: Vec<_> = small.chain(large).collect();
+    for _ in 0..2 {
+        let outcomes = store.append(group(members.iter().cloned())).await;
+        assert_eq!(outcomes.len(), members.len());
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Appended::Written)), "{outcomes:?}");
+    }
+    for member in &members {
+        let read = EventStore::read(&*store, member.order(), Version::FIRST, 2).await.expect("read");
+        assert_eq!(read.len(), 1);
+        assert!(read[0].encoded() == member.encoded(), "{member:?} is another one");
+    }
 }
 
 /// Of many who continue the same end at the same time exactly one wins, and everybody knows who.

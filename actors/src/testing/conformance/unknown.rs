@@ -7,7 +7,7 @@ use crate::commit::{Commit, StreamEnd};
 use crate::event_store::{Appended, EventStore};
 use crate::log::From;
 use crate::order::OrderId;
-use crate::testing::commits::commit;
+use crate::testing::commits::{commit, first, group};
 use crate::testing::conformance::{Adapter, append, ids, next, stream, written};
 use crate::testing::faulty::{Fate, Faults, Faulty};
 
@@ -87,4 +87,29 @@ pub async fn a_late_one_loses_to_another<A: Adapter>() {
         assert_eq!(stored[0].id(), winner.id());
         assert_eq!(stored.len(), 2);
     }
+}
+
+/// Who stops waiting for a group at any moment, and appends it again, finds each commit there once.
+///
+/// # Panics
+/// When the adapter does not conform.
+pub async fn dropped_and_appended_again_is_there_once<A: Adapter>() {
+    let adapter = A::new().await;
+    let store = adapter.open().await;
+    let mut given_up = 0;
+    let mut members = Vec::new();
+    for micros in [0, 0, 20, 50, 100, 200, 400, 700, 1_000, 1_500, 2_000, 3_000, 5_000] {
+        let some: Vec<_> = (0..20).map(|_| first(1)).collect();
+        let append = store.append(group(some.clone()));
+        given_up += usize::from(tokio::time::timeout(Duration::from_micros(micros), append).await.is_err());
+        for member in some {
+            let outcome = until_definite(&*store, &member).await;
+            assert!(matches!(outcome, Appended::Written), "{outcome:?}");
+            members.push(member);
+        }
+    }
+    for member in &members {
+        assert_eq!(ids(&stream(&*store, member.order()).await.expect("read")), [member.id()]);
+    }
+    assert_eq!(store.scan(None, 1_000).await.expect("scan").len(), members.len(), "{given_up} were given up");
 }
