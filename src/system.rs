@@ -177,7 +177,7 @@ impl System {
         let process = identity.process(config, (http, ops), &registered, clock.now());
         let ports = storage.ports();
         let ledger = Ledger::new(&process.name);
-        if let Err(error) = ledger.load(&*ports.ledger).await {
+        if let Err(error) = ledger.load(&ports.ledger).await {
             tracing::warn!(%error, "the ledger of earlier runs cannot be read");
         }
         let node = Node::root("docket", Arc::clone(&clock), ledger.clone(), u64::from(std::process::id()));

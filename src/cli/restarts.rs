@@ -26,10 +26,11 @@ pub(super) fn run(server: &Server) -> Done {
         print("Nothing was restarted.")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut rows = table(&["when", "who", "why", "on", "attempt", "what followed", "next try"]);
+    let mut rows = table(&["when", "node", "who", "why", "on", "attempt", "what followed", "next try"]);
     for entry in restarts.iter().rev() {
         rows.add_row([
             entry.at.to_string(),
+            entry.node.to_string(),
             entry.path.to_string(),
             entry.cause.to_string(),
             entry.message.as_ref().map(|message| message.name.clone()).unwrap_or_default(),

@@ -32,14 +32,14 @@ pub(super) async fn index() -> HttpResponse {
     )
 }
 
-/// The restarts and quarantines that are remembered.
+/// The restarts and quarantines that are remembered, of all processes that share the store.
 #[derive(Serialize)]
 struct Restarts {
     /// The latest first.
     restarts: Vec<Arc<Entry>>,
-    /// How often, since the process began.
+    /// How often, since this process began.
     counts: Vec<Count>,
-    /// Entries that the store did not take.
+    /// Entries of this process that the store did not take.
     lost: u64,
 }
 
@@ -105,6 +105,7 @@ fn active_in(service: &Service, status: &SubscriberStatus) -> Option<(&'static s
 /// What was restarted or quarantined, and why.
 pub(super) async fn restarts(service: Data<Service>) -> HttpResponse {
     let ledger = service.tree.ledger();
-    let restarts = Restarts { restarts: ledger.last(ENTRIES_MAX), counts: ledger.counts(), lost: ledger.lost() };
+    let last = ledger.last_of_all(ENTRIES_MAX).await;
+    let restarts = Restarts { restarts: last, counts: ledger.counts(), lost: ledger.lost() };
     HttpResponse::Ok().json(restarts)
 }

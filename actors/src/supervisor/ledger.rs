@@ -5,8 +5,9 @@ mod entry;
 mod store;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -21,7 +22,7 @@ use crate::event_store::StoreError;
 pub const ENTRIES_MAX: usize = 1_000;
 
 /// The ledger of one node. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Ledger(Arc<Inner>);
 
 /// How often what failed, why, and what followed.
@@ -37,12 +38,13 @@ pub struct Count {
     pub count: u64,
 }
 
-#[derive(Debug)]
 struct Inner {
     node: Arc<str>,
     book: Mutex<Book>,
     live: broadcast::Sender<Arc<Entry>>,
     to_store: mpsc::Sender<Arc<Entry>>,
+    /// Where other nodes' entries are, too.
+    store: OnceLock<Arc<dyn LedgerStore>>,
     unstored: tokio::sync::Mutex<Unstored>,
     lost: AtomicU64,
 }
@@ -76,6 +78,7 @@ impl Ledger {
             book: Mutex::default(),
             live,
             to_store,
+            store: OnceLock::new(),
             unstored: tokio::sync::Mutex::new(Unstored { queue, batch: Vec::new(), lost_said: 0 }),
             lost: AtomicU64::new(0),
         }))
@@ -86,11 +89,13 @@ impl Ledger {
         &self.0.node
     }
 
-    /// Takes in what earlier runs have left in the store. To be called once, before anything can fail.
+    /// Takes in what earlier runs have left in the store, which is the one that [`last_of_all`](Self::last_of_all) asks
+    /// from now on. To be called once, before anything can fail.
     ///
     /// # Errors
     /// The store's; the ledger is then as before, and works.
-    pub async fn load(&self, store: &dyn LedgerStore) -> Result<(), StoreError> {
+    pub async fn load(&self, store: &Arc<dyn LedgerStore>) -> Result<(), StoreError> {
+        let store = self.0.store.get_or_init(|| Arc::clone(store));
         let loaded = store.load().await?;
         let mut book = self.book();
         let first = book.entries.front().map_or(u64::MAX, |entry| entry.seq);
@@ -173,6 +178,22 @@ impl Ledger {
         self.book().entries.iter().rev().take(limit).cloned().collect()
     }
 
+    /// The last entries of all nodes that share the store, at most `limit`, the newest first: what is stored, and what is
+    /// known here. When the store does not answer, what is known here.
+    pub async fn last_of_all(&self, limit: usize) -> Vec<Arc<Entry>> {
+        let stored = match self.0.store.get() {
+            Some(store) => store.load().await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "other nodes' entries of the ledger cannot be read now");
+                Vec::new()
+            }),
+            None => Vec::new(),
+        };
+        let known = self.book().entries.iter().cloned().collect::<Vec<_>>();
+        let all = stored.into_iter().map(Arc::new).chain(known);
+        let by_number: BTreeMap<_, _> = all.map(|entry| ((entry.seq, Arc::clone(&entry.node)), entry)).collect();
+        by_number.into_values().rev().take(limit).collect()
+    }
+
     /// Every entry from now on. Who is too far behind misses the oldest and is told how many.
     pub fn follow(&self) -> broadcast::Receiver<Arc<Entry>> {
         self.0.live.subscribe()
@@ -196,6 +217,12 @@ impl Ledger {
 
     fn book(&self) -> MutexGuard<'_, Book> {
         lock(&self.0.book)
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger").field("node", &self.0.node).finish_non_exhaustive()
     }
 }
 
@@ -244,7 +271,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn entries_outlive_the_process_and_numbers_never_repeat_also_when_the_clock_goes_back() {
-        let store = Arc::new(LedgerInMemory::default());
+        let store: Arc<dyn LedgerStore> = Arc::new(LedgerInMemory::default());
         let first = Ledger::new("test");
         let keeper = tokio::spawn(first.clone().keep(store.clone()));
         let seqs: Vec<_> = [1_000, 1_000, 900].map(|at| first.record(entry(at)).seq).into();
@@ -253,7 +280,7 @@ mod tests {
         keeper.abort();
 
         let second = Ledger::new("test");
-        second.load(&*store).await.expect("here");
+        second.load(&store).await.expect("here");
         assert_eq!(second.record(entry(500)).seq, 1_003);
         let seqs: Vec<_> = second.last(9).iter().map(|entry| entry.seq).collect();
         assert_eq!(seqs, [1_003, 1_002, 1_001, 1_000]);
@@ -264,7 +291,7 @@ mod tests {
         let store = Arc::new(LedgerInMemory::default());
         store.set_away(true);
         let ledger = Ledger::new("test");
-        ledger.load(&*store).await.expect_err("away");
+        ledger.load(&(store.clone() as Arc<dyn LedgerStore>)).await.expect_err("away");
         let keeper = tokio::spawn(ledger.clone().keep(store.clone()));
         tokio::task::yield_now().await;
         for at in 0..5_000 {
@@ -279,6 +306,30 @@ mod tests {
         let stored = store.load().await.expect("here").len() as u64;
         assert!(stored > 0 && stored + ledger.lost() >= 5_000, "{stored} stored, {} lost", ledger.lost());
         keeper.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_node_tells_of_all_that_share_the_store_and_of_itself_when_that_is_away() {
+        let memory = Arc::new(LedgerInMemory::default());
+        let store: Arc<dyn LedgerStore> = memory.clone();
+        let (one, other) = (Ledger::new("one"), Ledger::new("other"));
+        for ledger in [&one, &other] {
+            ledger.load(&store).await.expect("here");
+        }
+        for (ledger, node, at) in [(&one, "one", 1), (&other, "other", 2), (&one, "one", 3), (&other, "other", 4)] {
+            ledger.record(Entry { node: node.into(), ..entry(at) });
+        }
+        one.keep_rest(&*store).await;
+        let seqs = async |ledger: &Ledger, limit| -> Vec<u64> {
+            ledger.last_of_all(limit).await.iter().map(|entry| entry.seq).collect()
+        };
+        assert_eq!(seqs(&one, 9).await, [3, 1], "the other has stored nothing yet");
+        assert_eq!(seqs(&other, 9).await, [4, 3, 2, 1]);
+        other.keep_rest(&*store).await;
+        assert_eq!(seqs(&one, 9).await, [4, 3, 2, 1]);
+        assert_eq!(seqs(&one, 2).await, [4, 3]);
+        memory.set_away(true);
+        assert_eq!(seqs(&one, 9).await, [3, 1]);
     }
 
     #[tokio::test(start_paused = true)]
