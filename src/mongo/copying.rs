@@ -9,7 +9,7 @@ use mongodb::Collection;
 use mongodb::bson::{DateTime, Document, doc};
 use uuid::Uuid;
 
-use super::error::{DUPLICATE_KEY, code};
+use super::error::is_duplicate_key;
 use super::server::{Failed, Server};
 use super::store::{COMMITS, COPYING, LOG, STORE};
 
@@ -92,7 +92,7 @@ impl Mark {
         let made = self.server.answer(async {
             match self.store.insert_one(made).await {
                 Ok(_) => Ok(true),
-                Err(error) if is_duplicate(&error) => Ok(false),
+                Err(error) if is_duplicate_key(&error) => Ok(false),
                 Err(error) => Err(error),
             }
         });
@@ -158,11 +158,4 @@ fn read(copy: &Document) -> Option<Copy> {
         progress: copy.get_str("progress").ok()?.to_owned(),
         at: copy.get_datetime("at").ok().copied(),
     })
-}
-
-fn is_duplicate(error: &mongodb::error::Error) -> bool {
-    use mongodb::error::{ErrorKind, WriteFailure};
-    let written = matches!(&*error.kind,
-        ErrorKind::Write(WriteFailure::WriteError(error)) if error.code == DUPLICATE_KEY);
-    written || code(error) == Some(DUPLICATE_KEY)
 }

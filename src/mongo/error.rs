@@ -1,7 +1,7 @@
 //! What the driver's errors mean to a port.
 
 use actors::event_store::{Appended, StoreError};
-use mongodb::error::{Error, ErrorKind, NO_WRITES_PERFORMED};
+use mongodb::error::{Error, ErrorKind, NO_WRITES_PERFORMED, WriteFailure};
 
 /// A key that is there already.
 pub const DUPLICATE_KEY: i32 = 11_000;
@@ -36,6 +36,14 @@ pub fn store_error(error: &Error) -> StoreError {
 /// The server's own code, when the server answered.
 pub fn code(error: &Error) -> Option<i32> {
     if let ErrorKind::Command(error) = &*error.kind { Some(error.code) } else { None }
+}
+
+/// Whether a statement failed because its key is there already. Of several who upsert at once some are told so.
+pub fn is_duplicate_key(error: &Error) -> bool {
+    if let ErrorKind::Write(WriteFailure::WriteError(refused)) = &*error.kind {
+        return refused.code == DUPLICATE_KEY;
+    }
+    code(error) == Some(DUPLICATE_KEY)
 }
 
 /// Whether what failed certainly did nothing, in none of the driver's attempts. Nothing else can be believed: an attempt

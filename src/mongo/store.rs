@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actors::event_store::StoreError;
 use actors::log::LogId;
 use mongodb::bson::{Document, RawDocumentBuf, doc};
-use mongodb::options::{Acknowledgment, CollectionOptions, ReadConcern, ReturnDocument, WriteConcern};
+use mongodb::options::{Acknowledgment, CollectionOptions, ReadConcern, WriteConcern};
 use mongodb::{Collection, Database};
 use uuid::Uuid;
 
@@ -144,12 +144,18 @@ async fn make_collection(server: &Server, database: &Database, name: &str) -> Re
     Ok(made.await?)
 }
 
-/// The log's id, made by the first who opens the database.
+/// The log's id, made by the first who opens the database. Of several at once one makes it, and all read it afterwards.
 async fn log_id(server: &Server, database: &Database, least: Copied) -> Result<LogId, OpenError> {
-    let made = doc! { "$setOnInsert": { "id": Uuid::now_v7().to_string() } };
     let store = database.collection::<Document>(STORE);
-    let found = store.find_one_and_update(doc! { "_id": LOG }, made);
-    let found = server.answer(found.upsert(true).return_document(ReturnDocument::After)).await?;
+    let new = doc! { "$setOnInsert": { "id": Uuid::now_v7().to_string() } };
+    let made = server.answer(async {
+        match store.update_one(doc! { "_id": LOG }, new).upsert(true).await {
+            Err(error) if error::is_duplicate_key(&error) => Ok(()),
+            made => made.map(drop),
+        }
+    });
+    made.await?;
+    let found = server.answer(store.find_one(doc! { "_id": LOG })).await?;
     if least == Copied::Whole && found.as_ref().is_some_and(|found| found.contains_key(COPYING)) {
         return Err(OpenError::Incomplete { database: database.name().to_owned() });
     }

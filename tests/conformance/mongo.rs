@@ -7,6 +7,7 @@ mod killed;
 mod ledger;
 mod newest;
 mod nodes;
+mod opened;
 mod suite;
 
 use std::time::Duration;

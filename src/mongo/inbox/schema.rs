@@ -70,7 +70,13 @@ async fn subscriber(server: &Server, database: &Database, name: &str) -> Result<
     let mut found = server.answer(subscribers.find_one(only())).await.map_err(read_error)?;
     if found.is_none() {
         let made = subscribers.update_one(only(), doc! { "$setOnInsert": new(name) }).upsert(true);
-        server.answer(made).await.map_err(write_error)?;
+        let made = server.answer(async {
+            match made.await {
+                Err(error) if error::is_duplicate_key(&error) => Ok(()),
+                made => made.map(drop),
+            }
+        });
+        made.await.map_err(write_error)?;
         found = server.answer(subscribers.find_one(only())).await.map_err(read_error)?;
     }
     read(found.ok_or_else(|| InboxError::Damaged("it does not say whose it is".to_owned()))?)
