@@ -28,7 +28,7 @@ use actors::order::OrderId;
 use async_trait::async_trait;
 use mongodb::bson::{Document, doc};
 use mongodb::options::{FindOptions, SessionOptions};
-use mongodb::{ClientSession, Collection, Database};
+use mongodb::{Collection, Database};
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
@@ -38,7 +38,7 @@ use self::effects::{OfOrder, StoredEffect};
 use self::rows::{RowId, StoredRow};
 use self::schema::{DOCUMENTS, EFFECTS, INBOX, ONLY, SUBSCRIBER, Subscriber};
 use self::statements::Refused;
-use self::transaction::Attempt;
+use self::transaction::{Attempt, Writer};
 use super::error::store_error;
 use super::lease::{Acquired, Held, Lease, Seen};
 use super::server::{Failed, Server};
@@ -58,9 +58,8 @@ pub struct MongoInbox {
     database: Database,
     name: String,
     lease: Lease,
-    /// All transactions are on one session: a later one ends an earlier one that was left open.
-    session: Mutex<ClientSession>,
-    /// The server's name for that session.
+    writer: Mutex<Writer>,
+    /// The server's name for the writer's session.
     session_id: Document,
 }
 
@@ -88,7 +87,7 @@ impl MongoInbox {
             server: server.clone(),
             name: name.to_owned(),
             session_id: session.id().clone(),
-            session: Mutex::new(session),
+            writer: Mutex::new(Writer::new(session)),
             database,
         })
     }
@@ -184,7 +183,9 @@ impl MongoInbox {
                     continue;
                 }
             };
-            self.end_session(&last).await;
+            if let Ok(session) = last.get_document("session") {
+                self.end_session(session).await;
+            }
             match self.lease.acquire(doc! { "session": self.session_id.clone() }).await.map_err(write_error)? {
                 Acquired::Now(document) => return Ok(document),
                 Acquired::Held(held) => return Err(held_by(held)),
@@ -196,12 +197,11 @@ impl MongoInbox {
 
     /// Ends a transaction that nobody goes on with: until then it holds the subscriber's document, a minute perhaps.
     /// Where that is not allowed the minute has to pass.
-    async fn end_session(&self, last: &Document) {
-        let Ok(session) = last.get_document("session") else { return };
+    async fn end_session(&self, session: &Document) {
         let kill = doc! { "killSessions": [session.clone()] };
         if let Err(failed) = self.server.answer(self.database.run_command(kill)).await {
             let error = failed.into_error();
-            tracing::debug!(%error, subscriber = self.name, "the session of the last term was not ended");
+            tracing::debug!(%error, subscriber = self.name, "a session was not ended");
         }
     }
 
@@ -266,6 +266,7 @@ impl Inbox for MongoInbox {
     }
 
     async fn renew(&self, term: Term) -> Result<Renewed, InboxError> {
+        self.clear_way().await;
         let Some(document) = self.lease.renew(stored_term(term)?).await.map_err(write_error)? else {
             return Ok(Renewed::Superseded);
         };
@@ -273,6 +274,7 @@ impl Inbox for MongoInbox {
     }
 
     async fn release(&self, term: Term) -> Result<(), InboxError> {
+        self.clear_way().await;
         self.lease.release(stored_term(term)?).await.map_err(write_error)
     }
 
@@ -316,12 +318,12 @@ impl Inbox for MongoInbox {
 
     async fn commit(&self, transaction: Arc<Transaction>) -> Result<Committed, InboxError> {
         let commands = statements::commands(&self.lease, &transaction)?;
-        let mut session = self.session.lock().await;
+        let mut writer = self.writer.lock().await;
         let mut refusal = String::new();
         let mut perhaps = false;
         for attempt in 0..ATTEMPTS_MAX {
             sleep(AGAIN_AFTER * attempt).await;
-            let attempt = self.attempt(&mut session, &commands).await;
+            let attempt = self.attempt(&mut writer, &commands).await;
             match attempt.map_err(|error| if perhaps { InboxError::Unknown(error.to_string()) } else { error })? {
                 Attempt::Written => return Ok(Committed::Written),
                 Attempt::Refused(Refused::Superseded) => return Ok(Committed::Superseded),
@@ -372,6 +374,7 @@ impl Inbox for MongoInbox {
     }
 
     async fn set_paused(&self, paused: bool) -> Result<(), InboxError> {
+        self.clear_way().await;
         let subscriber = self.subscriber();
         let set = subscriber.update_one(doc! { "_id": ONLY }, doc! { "$set": { "paused": paused } });
         let set = self.server.answer(set).await.map_err(write_error)?;

@@ -4,8 +4,8 @@
 //! One is under way at a time, all on one session. What may happen:
 //! - *The answer to a command does not come.* The commit was not sent, so nothing was written. What the server still
 //!   holds is aborted by the next transaction: a session has one at a time, and a later one ends the one before, also
-//!   when that arrives late. A new term ends the session of the one before, and otherwise the server ends a transaction
-//!   after a minute.
+//!   when that arrives late. Whoever renews the lease first ends it too ([`MongoInbox::clear_way`]), and so does a new
+//!   term. Without any of them the server ends a transaction after a minute.
 //! - *The answer to the commit does not come.* It is sent again until it is answered or time is up. Then the
 //!   transaction is stored, or may come to be, as long as the commit is on its way: it holds the subscriber's document,
 //!   and with it the rows, until it is one or the other. So the same transaction, committed again, is either behind it,
@@ -51,22 +51,46 @@ enum Ended {
     Unknown(String),
 }
 
+/// Who sends all transactions of an inbox, one at a time.
+pub(super) struct Writer {
+    session: ClientSession,
+    /// Whether the server may have a transaction of this session that is neither committed nor aborted.
+    left_open: bool,
+}
+
+impl Writer {
+    pub(super) fn new(session: ClientSession) -> Self {
+        Self { session, left_open: false }
+    }
+}
+
 impl MongoInbox {
     /// Once through the commands and the commit.
-    pub(super) async fn attempt(
-        &self,
-        session: &mut ClientSession,
-        commands: &[Command],
-    ) -> Result<Attempt, InboxError> {
-        let sent = self.server.answer(async { Ok(self.send(session, commands).await) }).await;
-        match sent {
-            Ok(Ok(())) => self.commit_sent(session).await,
+    pub(super) async fn attempt(&self, writer: &mut Writer, commands: &[Command]) -> Result<Attempt, InboxError> {
+        let session = &mut writer.session;
+        // Until something else is known, also when the caller goes away.
+        writer.left_open = true;
+        let ended = match self.server.answer(async { Ok(self.send(session, commands).await) }).await {
+            Ok(Ok(())) => self.commit_sent(session).await?,
             Ok(Err(refused)) => {
-                // Whether it is aborted now or by the next one: it is not committed.
-                drop(self.server.answer(session.abort_transaction()).await);
-                Ok(Attempt::Refused(refused))
+                // Whether it is aborted now or later: it is not committed.
+                let aborted = self.server.answer(session.abort_transaction()).await;
+                writer.left_open = aborted.is_err();
+                return Ok(Attempt::Refused(refused));
             }
-            Err(Failed::NotDone(error) | Failed::Unknown(error)) => Err(inbox_error(error)),
+            Err(Failed::NotDone(error) | Failed::Unknown(error)) => return Err(inbox_error(error)),
+        };
+        writer.left_open = false;
+        Ok(ended)
+    }
+
+    /// Ends what may have been left open, so that it is in nobody's way.
+    pub(super) async fn clear_way(&self) {
+        // A transaction that is under way takes a moment only.
+        let Ok(mut writer) = self.writer.try_lock() else { return };
+        if writer.left_open {
+            self.end_session(&self.session_id).await;
+            writer.left_open = false;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use actors::inbox::Which;
+use actors::inbox::{Renewed, Which};
 use servers::{Proxy, Request};
 
 use super::*;
@@ -100,6 +100,10 @@ async fn a_statement_without_an_answer_leaves_nothing_behind() {
             assert!(matches!(lost, Err(InboxError::Away(_))), "{command} {collection}: {lost:?}");
             behind.proxy.pass();
             let again_at = Instant::now();
+            if arrives {
+                let renewed = behind.inbox.renew(behind.begun.term).await;
+                assert!(matches!(renewed, Ok(Renewed::Held { .. })), "{command} {collection}: {renewed:?}");
+            }
             assert_eq!(settle(&behind.inbox, &transaction).await, Committed::Written, "{command} {collection}");
             assert!(again_at.elapsed() < SOON, "{command} {collection}: after {:?}", again_at.elapsed());
             behind.is_written_once(order, &transaction).await;
