@@ -10,17 +10,15 @@ pub const NAMESPACE_EXISTS: i32 = 48;
 /// There is no room on the server's disk (`OutOfDiskSpace`).
 pub const OUT_OF_DISK_SPACE: i32 = 14_031;
 
-/// The statement was given up for a moment's reason (`WriteConflict`, `TemporarilyUnavailable`).
-const GIVEN_UP: [i32; 2] = [112, 365];
 /// Somebody has forbidden it (`DocumentValidationFailure`, `UserWritesBlocked`), or it is too large.
 const FORBIDDEN: [i32; 3] = [121, 371, 10_334];
 
-/// What became of a statement of its own that the server refused. The codes are those of a statement that was undone
-/// before it was answered; behind others, a router's for example, it may have been carried out.
+/// What became of a statement of its own that the server refused. These codes mean that no attempt at it can succeed as
+/// things are. Behind others, of a router or of a conflict with an earlier attempt, it may have been carried out.
 pub fn refused(code: i32, message: String) -> Appended {
     match code {
         OUT_OF_DISK_SPACE => Appended::NotDone(StoreError::Full(message)),
-        code if GIVEN_UP.contains(&code) || FORBIDDEN.contains(&code) => Appended::NotDone(StoreError::Away(message)),
+        code if FORBIDDEN.contains(&code) => Appended::NotDone(StoreError::Away(message)),
         _ => Appended::Unknown(StoreError::Away(message)),
     }
 }
