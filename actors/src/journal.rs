@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::commit::{Commit, CommitId};
@@ -90,6 +91,15 @@ pub struct Journal<R> {
     /// Outcome unknown, told so; to be appended again.
     unsettled: Vec<Entry<R>>,
     away: Option<Away>,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    groups: u64,
+    written: u64,
+    conflicts: u64,
+    unknown: u64,
     settled: u64,
 }
 
@@ -114,23 +124,38 @@ struct Away {
     reason: String,
 }
 
-/// What `/readyz` and the tree show of the journal.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// What operators see of the journal. Counters count since the process began.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Health {
     /// Why the store is away, when it is.
     pub away: Option<String>,
     /// Commits that wait to be written.
     pub waiting: usize,
-    /// Commits whose outcome is unknown.
+    /// Commits whose outcome is unknown now: written again until it is known.
     pub unsettled: usize,
-    /// Unknown outcomes that became definite so far.
+    /// Groups that were given to the store.
+    pub groups: u64,
+    /// Commits that the store has taken.
+    pub written: u64,
+    /// Commits whose key another writer had.
+    pub conflicts: u64,
+    /// Commits whose outcome was unknown for a while: those settled, and those unsettled.
+    pub unknown: u64,
+    /// Of these, those whose outcome became known.
     pub settled: u64,
 }
 
 impl<R: Clone> Journal<R> {
     /// An idle journal.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, waiting: VecDeque::new(), writing: None, unsettled: Vec::new(), away: None, settled: 0 }
+        Self {
+            limits,
+            waiting: VecDeque::new(),
+            writing: None,
+            unsettled: Vec::new(),
+            away: None,
+            counts: Counts::default(),
+        }
     }
 
     /// A commit that its order's actor had under way when it failed, and asks for again.
@@ -140,6 +165,7 @@ impl<R: Clone> Journal<R> {
             return Vec::new();
         }
         // Its answer may have been lost with the actor, so nothing but the store knows.
+        self.counts.unknown += 1;
         self.unsettled.push(Entry { commit, tell, since: now, told_unknown: true });
         self.write_next(now).into_iter().collect()
     }
@@ -201,6 +227,7 @@ impl<R: Clone> Journal<R> {
         {
             for entry in writing.entries.iter_mut().filter(|entry| !entry.told_unknown) {
                 entry.told_unknown = true;
+                self.counts.unknown += 1;
                 actions.push(Action::Tell(entry.tell.clone(), entry.commit.id(), Said::Unknown));
             }
             let reason = format!("a write takes longer than {:?}", self.limits.write_max);
@@ -241,7 +268,11 @@ impl<R: Clone> Journal<R> {
             away: self.away.as_ref().map(|away| away.reason.clone()),
             waiting: self.waiting.len(),
             unsettled: self.unsettled.len() + writing_unknown,
-            settled: self.settled,
+            groups: self.counts.groups,
+            written: self.counts.written,
+            conflicts: self.counts.conflicts,
+            unknown: self.counts.unknown,
+            settled: self.counts.settled,
         }
     }
 
@@ -259,12 +290,18 @@ impl<R: Clone> Journal<R> {
     }
 
     fn definite(&mut self, entry: Entry<R>, said: Said) -> Action<R> {
-        self.settled += u64::from(entry.told_unknown);
+        self.counts.settled += u64::from(entry.told_unknown);
+        match said {
+            Said::Written => self.counts.written += 1,
+            Said::Conflict => self.counts.conflicts += 1,
+            Said::NotDone(_) | Said::Unknown => {}
+        }
         Action::Tell(entry.tell, entry.commit.id(), said)
     }
 
     fn unsettle(&mut self, mut entry: Entry<R>) -> Option<Action<R>> {
         let told_before = std::mem::replace(&mut entry.told_unknown, true);
+        self.counts.unknown += u64::from(!told_before);
         let tell = (!told_before).then(|| Action::Tell(entry.tell.clone(), entry.commit.id(), Said::Unknown));
         self.unsettled.push(entry);
         tell
@@ -310,6 +347,7 @@ impl<R: Clone> Journal<R> {
         if group.is_empty() {
             return None;
         }
+        self.counts.groups += 1;
         self.writing = Some(Writing { entries, since: now });
         Some(Action::Write(group))
     }

@@ -90,6 +90,9 @@ impl JournalActor {
                     None => tracing::info!("the event store takes writes again"),
                 }
             }
+            if shown.unsettled > 0 && health.unsettled == 0 {
+                tracing::info!(settled = health.settled, "the outcome of every write is known again");
+            }
             let changed = *shown != health;
             *shown = health;
             changed

@@ -134,7 +134,8 @@ fn an_unknown_commit_is_appended_again_until_the_answer_is_definite() {
         bench.wrote(vec![outcome]);
     }
     assert_eq!(bench.told(), ["1 written"]);
-    assert_eq!(bench.journal.health(), Health { settled: 1, ..Health::default() });
+    let counted = Health { groups: 4, written: 1, unknown: 1, settled: 1, ..Health::default() };
+    assert_eq!(bench.journal.health(), counted);
 }
 
 #[test]
@@ -178,12 +179,16 @@ fn a_write_without_answer_is_given_up_on_and_settled_when_the_answer_comes() {
     assert_eq!(bench.journal.wake_at(bench.now), Some(bench.now + Duration::from_secs(2)));
     bench.pass(Duration::from_secs(2));
     assert_eq!(bench.told(), ["1 unknown", "2 away"]);
+    let health = bench.journal.health();
+    assert_eq!((health.unknown, health.unsettled, health.settled), (1, 1, 0));
     bench.pass(Duration::from_secs(60));
     bench.append(3);
     assert_eq!(bench.told(), ["3 away"], "the write still hangs");
     assert_eq!(bench.groups.len(), 1);
     bench.wrote(vec![Appended::Written]);
     assert_eq!(bench.told(), ["1 written"]);
+    let health = bench.journal.health();
+    assert_eq!((health.unknown, health.unsettled, health.settled), (1, 0, 1));
     bench.append(4);
     assert_eq!(bench.groups.len(), 2);
 }

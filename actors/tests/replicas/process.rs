@@ -78,6 +78,11 @@ impl Subscriber for Tally {
 
     type Effect = u32;
 
+    fn reads(&self, event: &Event<'_>) -> Vec<DocumentKey> {
+        let key = |collection: &'static str, id| DocumentKey { collection: collection.into(), id };
+        vec![key("counts", "all".to_owned()), key("orders", event.order().to_string())]
+    }
+
     async fn handle(&self, event: &Event<'_>, documents: &mut Documents<'_>) -> Result<Vec<u32>, Failure> {
         let mut counts: BTreeMap<String, u32> = documents.get("counts", "all").await?.unwrap_or_default();
         *counts.entry(event.envelope.event_type.clone()).or_default() += 1;

@@ -32,6 +32,13 @@ fn others<'a>(processes: &'a [Process], one: &Process) -> Vec<&'a Process> {
     processes.iter().filter(|process| process.name != one.name).collect()
 }
 
+/// Waits until some effects are performed, and others and transactions are under way.
+async fn in_the_middle(world: &World, seed: u64) {
+    let performed = usize::try_from(seed).unwrap() * 7 % 100;
+    until("some are performed", || world.diary.performed.lock().unwrap().len() > performed).await;
+    sleep(Duration::from_micros(seed * 731 % 10_000)).await;
+}
+
 #[test]
 fn one_is_at_work_and_the_others_stand_by_and_say_where_it_is() {
     run(async {
@@ -82,8 +89,9 @@ fn when_it_ends_in_order_another_takes_over_at_once_and_nothing_is_performed_twi
             let (world, processes) = World::with_three(seed);
             let first = at_work(&world, &processes).await;
             store(&world, 200).await;
-            // Early, or in the middle of everything.
-            sleep(Duration::from_millis(seed * 7)).await;
+            if seed > 0 {
+                in_the_middle(&world, seed).await;
+            }
             let since = Instant::now();
             first.stop().await;
             let took = since.elapsed();
@@ -121,8 +129,7 @@ fn frozen_and_thawed_after_another_took_over_it_writes_and_performs_nothing() {
             let (world, processes) = World::with_three(seed);
             let first = at_work(&world, &processes).await;
             store(&world, 300).await;
-            // With transactions and effects under way.
-            sleep(Duration::from_millis(1 + seed * 3 % 50)).await;
+            in_the_middle(&world, seed).await;
             first.freeze();
             until("another is at work", || world.active(&processes).is_some_and(|now| now.name != first.name)).await;
             store(&world, 100).await;
@@ -146,7 +153,7 @@ fn cut_off_from_its_store_it_performs_nothing_once_the_lease_is_over_and_goes_on
         let alone = [world.start("a")];
         until("it is at work", || alone[0].state() == SubscriberState::Running).await;
         store(&world, 100).await;
-        sleep(Duration::from_millis(20)).await;
+        in_the_middle(&world, 5).await;
         alone[0].freeze();
         sleep(LEASE * 3).await;
         alone[0].thaw();
@@ -214,6 +221,7 @@ fn when_the_servers_clock_jumps_nothing_is_counted_twice_or_lost() {
                 sleep(Duration::from_millis(300)).await;
                 // It has nothing to do and does not renew so soon: whoever asks first may have it.
                 world.inbox.jump(Duration::from_secs(60));
+                sleep(Duration::from_millis(500)).await;
                 store(&world, 30).await;
                 sleep(Duration::from_millis(700)).await;
             }
