@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::mongo::Uri;
+use crate::mongo::server::Settings;
 use crate::mongo::uri::redacted;
 
 /// Every key with its default, as text: what `config.toml` of the project says.
@@ -149,6 +150,18 @@ sections! {
     Log { format: LogFormat, level: String }
     /// `[telemetry]`
     Telemetry { otlp_endpoint: String }
+}
+
+impl Mongodb {
+    /// How the deployment is spoken to.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            uri: self.uri.clone(),
+            pool_max: self.pool_max,
+            select_within: millis(self.selection_timeout_ms),
+            answer_within: millis(self.answer_timeout_ms),
+        }
+    }
 }
 
 impl Subscriber {

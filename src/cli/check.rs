@@ -53,11 +53,13 @@ impl Finding {
 
 fn look_around(config: &Config) -> Result<Vec<Finding>, CommandError> {
     let mut findings = vec![good("configuration", "every key is right".to_owned())];
-    findings.extend(if config.mongodb.uri.is_empty() {
-        embedded::look(config)
+    if config.mongodb.uri.is_empty() {
+        findings.extend(embedded::look(config));
     } else {
-        block_on(async { Ok(mongodb::look(&config.mongodb).await) })?
-    });
+        findings.extend(block_on(async { Ok(mongodb::look(&config.mongodb).await) })?);
+        // For the mails.
+        findings.push(embedded::disk(&config.data.directory));
+    }
     findings.push(free("http.bind", config.http.bind));
     findings.push(free("ops.bind", config.ops.bind));
     if config.auth.open {

@@ -13,6 +13,7 @@ use mongodb::bson::{DateTime, Document, doc};
 use serde::{Deserialize, Serialize};
 
 use super::server::{Failed, Server};
+use super::store::may_be_lost;
 
 const COLLECTION: &str = "nodes";
 
@@ -49,7 +50,8 @@ struct Read {
 impl MongoNodes {
     /// The registry in that database. Nothing is asked of the server yet.
     pub fn new(server: &Server, database: &str) -> Self {
-        Self { server: server.clone(), nodes: server.database(database).collection(COLLECTION) }
+        let nodes = server.database(database).collection_with_options(COLLECTION, may_be_lost());
+        Self { server: server.clone(), nodes }
     }
 }
 

@@ -15,12 +15,13 @@ use mongodb::{Client, Database};
 use tokio::time::Instant;
 
 use super::error::{self, is_certainly_not_done};
+use super::uri::Uri;
 
 /// How to reach it.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `mongodb://…`. What it says about concerns, read preference and retries is overruled.
-    pub uri: String,
+    pub uri: Uri,
     /// Most connections to a member.
     pub pool_max: u32,
     /// How long to look for a primary. Who asks while there has been none for that long is refused at once.
@@ -33,7 +34,7 @@ impl Settings {
     /// With the defaults of the configuration. When there is no primary a caller is to be told within a second.
     pub fn new(uri: &str) -> Self {
         Self {
-            uri: uri.to_owned(),
+            uri: Uri::new(uri),
             pool_max: 32,
             select_within: Duration::from_secs(1),
             answer_within: Duration::from_secs(5),
@@ -143,7 +144,7 @@ impl Server {
     /// # Errors
     /// When the address cannot be read.
     pub async fn new(settings: &Settings) -> Result<Self, ConnectError> {
-        let mut options = ClientOptions::parse(&settings.uri).await.map_err(ConnectError::Uri)?;
+        let mut options = ClientOptions::parse(settings.uri.expose()).await.map_err(ConnectError::Uri)?;
         let primary = Arc::new(Primary::looked_for(settings.select_within));
         options.app_name.get_or_insert_with(|| "docket".to_owned());
         options.max_pool_size = Some(settings.pool_max);

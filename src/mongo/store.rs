@@ -129,7 +129,7 @@ pub(super) const LOG: &str = "log";
 pub(super) const COPYING: &str = "copying";
 
 /// For what may be lost with a primary: nobody waits for a majority. What was written is read at once.
-fn may_be_lost() -> CollectionOptions {
+pub(super) fn may_be_lost() -> CollectionOptions {
     let write = WriteConcern::builder().w(Acknowledgment::Nodes(1)).build();
     CollectionOptions::builder().read_concern(ReadConcern::local()).write_concern(write).build()
 }

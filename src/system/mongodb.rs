@@ -15,8 +15,7 @@ use tokio::time::Instant;
 
 use super::StartError;
 use super::storage::{Ports, Storage};
-use crate::config::{self, millis};
-use crate::mongo::server::Settings;
+use crate::config;
 use crate::mongo::unusable::{Unusable, answered, unusable};
 use crate::mongo::{ConnectError, Hello, MongoInbox, MongoNodes, OpenError, Server, Store, Uri};
 
@@ -43,12 +42,7 @@ impl Mongodb {
     }
 
     async fn try_open(config: &config::Mongodb, holder: &str) -> Result<Self, Unopened> {
-        let settings = Settings {
-            uri: config.uri.expose().to_owned(),
-            pool_max: config.pool_max,
-            select_within: millis(config.selection_timeout_ms),
-            answer_within: millis(config.answer_timeout_ms),
-        };
+        let settings = config.settings();
         let server = Server::new(&settings).await?;
         // What an operation of a port says no more: whether somebody refuses us, or nobody answers.
         answered(settings.answer_within, server.database(&config.database).list_collection_names()).await?;

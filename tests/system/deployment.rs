@@ -91,6 +91,7 @@ async fn a_check_proves_what_docket_relies_on_and_leaves_nothing_behind() {
         "transaction",
         "write conflict",
         "change stream",
+        "disk",
         "http.bind",
     ] {
         assert!(said.lines().any(|line| line.starts_with(&format!("ok     {what}: "))), "{what} is missing in\n{said}");

@@ -19,10 +19,7 @@ pub(super) fn look(config: &Config) -> Vec<Finding> {
     };
     let mut findings =
         vec![good("data.directory", format!("{} is there and no other docket uses it", directory.display()))];
-    findings.push(match written_through(locked.path()) {
-        Ok(()) => good("disk", "takes and keeps what is written".to_owned()),
-        Err(error) => bad("disk", format!("cannot write in {}: {error}", directory.display())),
-    });
+    findings.push(disk(locked.path()));
     let store = directory.join(FILE_NAME);
     if store.exists() {
         findings.push(match opened(&store) {
@@ -33,8 +30,17 @@ pub(super) fn look(config: &Config) -> Vec<Finding> {
     findings
 }
 
+/// Whether a folder takes files; also one that other processes use.
+pub(super) fn disk(directory: &Path) -> Finding {
+    match written_through(directory) {
+        Ok(()) => good("disk", format!("{} takes and keeps what is written", directory.display())),
+        Err(error) => bad("disk", format!("cannot write in {}: {error}", directory.display())),
+    }
+}
+
 fn written_through(directory: &Path) -> io::Result<()> {
-    let path = directory.join(".check");
+    std::fs::create_dir_all(directory)?;
+    let path = directory.join(format!(".check-{}", std::process::id()));
     let mut file = File::create(&path)?;
     let written = file.write_all(b"docket check").and_then(|()| file.sync_all());
     std::fs::remove_file(&path)?;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{Finding, bad, good, warning};
 use crate::config::{Mongodb, millis};
 use crate::mongo::error::{DUPLICATE_KEY, code};
-use crate::mongo::server::{Hello, Settings};
+use crate::mongo::server::Hello;
 use crate::mongo::unusable::{Unusable, answered, unusable};
 use crate::mongo::{ConnectError, Server};
 
@@ -47,12 +47,7 @@ pub(super) async fn look(config: &Mongodb) -> Vec<Finding> {
 }
 
 async fn reach(config: &Mongodb) -> Result<(Server, Hello), Unusable> {
-    let settings = Settings {
-        uri: config.uri.expose().to_owned(),
-        pool_max: config.pool_max,
-        select_within: millis(config.selection_timeout_ms),
-        answer_within: millis(config.answer_timeout_ms),
-    };
+    let settings = config.settings();
     let server = Server::new(&settings).await.map_err(|ConnectError::Uri(error)| unusable(&error))?;
     // A wrong password is told apart from a server that is away.
     answered(settings.answer_within, server.database("admin").run_command(doc! { "ping": 1 })).await?;
