@@ -155,7 +155,9 @@ async fn log_id(server: &Server, database: &Database, least: Copied) -> Result<L
         }
     });
     made.await?;
-    let found = server.answer(store.find_one(doc! { "_id": LOG })).await?;
+    // Who lost may be here before a majority has what the winner wrote, and then a read of what a majority has finds none.
+    let find = store.find_one(doc! { "_id": LOG }).read_concern(ReadConcern::linearizable());
+    let found = server.answer(find.max_time(server.answer_within())).await?;
     if least == Copied::Whole && found.as_ref().is_some_and(|found| found.contains_key(COPYING)) {
         return Err(OpenError::Incomplete { database: database.name().to_owned() });
     }
