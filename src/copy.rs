@@ -156,6 +156,14 @@ impl Source {
         Ok(source)
     }
 
+    /// Lets others have it, with nothing left in write-ahead logs.
+    pub async fn close(self) {
+        for subscriber in &self.subscribers {
+            subscriber.close().await;
+        }
+        self.store.close().await;
+    }
+
     /// Which log is in it.
     pub fn log_id(&self) -> LogId {
         self.store.log_id()

@@ -37,7 +37,9 @@ pub(super) fn run(args: Args) -> Done {
     let report = block_on(async {
         let source = Source::open(folder).await.map_err(failed)?;
         let target = Target { server: server(&uri).await?, database, patience: Patience::default() };
-        copy::run(&source, &target, &mut |step| show(&bar, step)).await.map_err(failed)
+        let report = copy::run(&source, &target, &mut |step| show(&bar, step)).await;
+        source.close().await;
+        report.map_err(failed)
     });
     bar.finish_and_clear();
     let report = report?;

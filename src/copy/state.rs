@@ -77,6 +77,10 @@ impl Subscriber {
         Ok(Self { name: name.to_owned(), standing, inbox })
     }
 
+    pub(super) async fn close(&self) {
+        self.inbox.close().await;
+    }
+
     pub(super) fn import(&self, target: &Target) -> Import {
         Import::new(&target.server, &target.database, &self.name)
     }
