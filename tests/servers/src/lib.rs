@@ -2,7 +2,7 @@
 //! test takes a database of its own there. Whoever kills, freezes or misuses a server starts one for itself. In front of
 //! either stands a proxy, which does what networks do.
 //!
-//! Nothing in here knows docket. Everything panics where a test cannot go on, with a sentence that says what to do.
+//! Nothing in here knows what docket does. Everything panics where a test cannot go on, with a sentence that says what to do.
 
 mod mongo;
 mod mongod;

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mongodb::Client;
+use mongodb::bson::{Document, doc};
 use mongodb::options::ClientOptions;
+use mongodb::{Client, Database};
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::mongod::{self, Options, Port};
@@ -20,6 +22,8 @@ const URI: &str = "DOCKET_TEST_MONGODB_URI";
 /// The program of servers of one's own: `mongod` or `secantusd-rs`.
 const PROGRAM: &str = "DOCKET_TEST_MONGODB_PROGRAM";
 const START_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for a database to be dropped.
+const DROP_MAX: Duration = Duration::from_secs(2);
 
 /// A name on the server that all tests share. The database of that name goes with it, and those whose names begin with
 /// it and `_`.
@@ -69,8 +73,21 @@ async fn drop_databases(uri: &str, name: &str) -> mongodb::error::Result<()> {
     let client = Client::with_options(options)?;
     for database in client.list_database_names().await? {
         if database.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('_')) {
-            client.database(&database).drop().await?;
+            let database = client.database(&database);
+            end_transaction(&database).await?;
+            // The server has the request then, and does it some time.
+            let _ = timeout(DROP_MAX, database.drop()).await;
         }
+    }
+    Ok(())
+}
+
+/// Ends what a killed process left open: it would keep its documents for a minute, and a server that waits with a drop
+/// lets nobody else make a collection. A subscriber's document names the session.
+async fn end_transaction(database: &Database) -> mongodb::error::Result<()> {
+    let subscriber = database.collection::<Document>("subscriber").find_one(doc! {}).await?;
+    if let Some(session) = subscriber.as_ref().and_then(|it| it.get_document("session").ok()) {
+        database.run_command(doc! { "killSessions": [session.clone()] }).await?;
     }
     Ok(())
 }
