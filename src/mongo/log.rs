@@ -12,8 +12,8 @@
 //! held against what the store has. A token by itself says nothing about the store either; one that is newer than the
 //! store resumes without an error and sees nothing. Two things show that a place is in this log:
 //! - The witness is still in the store. It is looked for when the stream is open, by its id, which nobody gives twice.
-//! - What is written when the stream is open (an opening again, the *mark*) comes out of it as soon as it comes out of the
-//!   process's other stream.
+//! - The server knows the token. It says whether it does when a stream is opened, except of one beyond the end of its log,
+//!   of which it gives nothing; so it is asked again when the first event comes ([`tail`]).
 //!
 //! This is enough in every order of events:
 //! - *Restored from an older copy, to the same server, data files or dump:* what was written since the copy is gone, and
@@ -21,7 +21,7 @@
 //!   the copy was given before the copy: with the data files its place in the oplog is there too, and everything behind it.
 //!   With a dump the oplog goes on, and tells between the place and the restored commits that the collection was dropped.
 //! - *Restored on another server:* the witness may be there, the place in the oplog is not. A MongoDB says so (280, 286);
-//!   where it does not, the mark does not come.
+//!   of one beyond its end, when its log has come so far. Until then the follower waits.
 //! - *Dropped, renamed, written anew:* the witness is gone; if the witness is an opening, the stream tells of it.
 //! - *Replaced while docket runs:* the connection breaks or the stream tells of it; every reopening begins with the
 //!   witness again.

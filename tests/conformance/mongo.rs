@@ -5,6 +5,7 @@ mod faults;
 mod groups;
 mod killed;
 mod ledger;
+mod log;
 mod newest;
 mod nodes;
 mod opened;

@@ -41,8 +41,8 @@ enum From {
     /// The ring, the event with that number next.
     Ring(u64),
     /// A change stream of its own. The page is kept here so that reading goes on when [`Follow::next`] is dropped and
-    /// called again. `marked`: the ring had the stream's mark before the page was asked for.
-    Tail { page: BoxFuture<'static, Page>, marked: bool },
+    /// called again.
+    Tail(BoxFuture<'static, Page>),
     /// Nowhere any more.
     Nowhere(LogError),
 }
@@ -59,30 +59,14 @@ impl Follower {
         let mut follower = Self::in_ring(hubs, attached, 0, place.clone());
         let mut tail = open(Arc::clone(hubs.source()), place).await?;
         for _ in 0..PAGES_UNTIL_CLEAR_MAX {
-            let marked = follower.is_marked(&tail);
             let page = tail.page().await?;
             follower.take(&page);
-            let clear = follower.is_clear(&tail, marked)?;
-            if clear {
+            if tail.has_seen_mark() || tail.has_given() {
                 break;
             }
         }
         follower.read_on(tail);
         Ok(follower)
-    }
-
-    /// Whether the ring has the mark of a stream.
-    fn is_marked(&self, tail: &Tail) -> bool {
-        self.attached.hub.ring().find_opening(tail.mark(), 0).is_ok()
-    }
-
-    /// Whether a stream gives what is behind its place. The server takes a place beyond the end of the log without an
-    /// error, and gives nothing until the log has come so far.
-    fn is_clear(&self, tail: &Tail, marked_before: bool) -> Result<bool, Broken> {
-        if tail.lacks_mark() && marked_before {
-            return Err(Broken::Lost("what is written now does not come behind it: it is not of this log".to_owned()));
-        }
-        Ok(tail.has_seen_mark() || !tail.is_at_end())
     }
 
     fn take(&mut self, entries: &[Entry]) {
@@ -117,19 +101,8 @@ impl Follower {
         let met = self.attached.hub.ring().find(&self.read.token).map(|(number, _)| number);
         self.from = match met.filter(|_| tail.has_seen_mark()) {
             Some(number) => From::Ring(number + 1),
-            None => {
-                let marked = tail.has_seen_mark() || self.is_marked(&tail);
-                From::Tail { page: page(tail).boxed(), marked }
-            }
+            None => From::Tail(page(tail).boxed()),
         };
-    }
-
-    fn took(&mut self, page: Page, marked: bool) -> Result<(), Broken> {
-        let (tail, entries) = page?;
-        self.take(&entries);
-        self.is_clear(&tail, marked)?;
-        self.read_on(tail);
-        Ok(())
     }
 
     async fn read_ring(&mut self, number: u64) -> Result<(), LogError> {
@@ -146,7 +119,7 @@ impl Follower {
             }
             None => {
                 let source = Arc::clone(self.hubs.source());
-                self.from = From::Tail { page: reopen(source, self.read.clone()).boxed(), marked: false };
+                self.from = From::Tail(reopen(source, self.read.clone()).boxed());
             }
         }
         Ok(())
@@ -179,10 +152,14 @@ impl Follow for Follower {
                     let number = *number;
                     self.read_ring(number).await
                 }
-                From::Tail { page, marked } => {
-                    let (page, marked) = (page.await, *marked);
-                    self.took(page, marked).map_err(LogError::from)
-                }
+                From::Tail(page) => match page.await {
+                    Ok((tail, entries)) => {
+                        self.take(&entries);
+                        self.read_on(tail);
+                        Ok(())
+                    }
+                    Err(broken) => Err(broken.into()),
+                },
                 From::Nowhere(error) => Err(error.clone()),
             };
             if let Err(error) = read {

@@ -9,14 +9,14 @@ use actors::event_store::StoreError;
 use actors::log::{LogError, LogId};
 use futures_util::StreamExt;
 use mongodb::bson::{DateTime, Document, RawDocumentBuf, doc};
-use mongodb::error::Error;
+use mongodb::error::{Error, ErrorKind};
 use mongodb::options::{IndexOptions, ReadConcern};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use mongodb::{Collection, Database, IndexModel};
 use uuid::Uuid;
 
 use super::super::commits;
-use super::super::error::{self, store_error};
+use super::super::error::store_error;
 use super::super::server::{Failed, Server};
 use super::super::store::COMMITS;
 use super::event;
@@ -73,10 +73,12 @@ impl From<Broken> for LogError {
 
 impl Broken {
     fn of(error: &Error) -> Self {
-        match error::code(error) {
-            Some(code) if POSITION_LOST.contains(&code) => Self::Lost(error.to_string()),
-            Some(_) | None => Self::Store(store_error(error)),
+        if let ErrorKind::Command(said) = &*error.kind
+            && POSITION_LOST.contains(&said.code)
+        {
+            return Self::Lost(format!("MongoDB says: {} ({} {})", said.message, said.code, said.code_name));
         }
+        Self::Store(store_error(error))
     }
 }
 

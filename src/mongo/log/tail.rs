@@ -2,8 +2,8 @@
 //! itself.
 //!
 //! A server may overtake a cursor with the pruning of its oplog and say nothing (a real MongoDB says 286, the test server
-//! does not). So a page is believed only when the cursor cannot have been overtaken: the page before it reached the end
-//! of the log, and only a moment ago. Otherwise the server is asked whether it still knows the place before the page,
+//! does not). So a page is believed only when the cursor cannot have been overtaken: the page before it came close to the
+//! end of the log, and only a moment ago. Otherwise the server is asked whether it still knows the place before the page,
 //! which it says honestly: what is pruned is always the oldest, so if that place is there everything behind it is.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::event;
 use super::place::{Entry, Place};
 use super::source::{Broken, Counted, PAGE_EVENTS_MAX, Source};
 
-/// A cursor that was not asked for so long may have been overtaken. An oplog holds more than this.
+/// A cursor that was not asked for so long may have been overtaken. An oplog holds more than twice this.
 const STALLED: Duration = Duration::from_secs(4);
 
 /// An open change stream.
@@ -29,6 +29,7 @@ pub(super) struct Tail {
     mark: Mark,
     /// Whether the next page came with the cursor, in one answer.
     first: bool,
+    has_given: bool,
     last: Last,
     _counted: Counted,
 }
@@ -42,10 +43,8 @@ struct Mark {
 /// The page before.
 struct Last {
     asked: Instant,
-    /// Whether it reached the end of the log.
-    ended: bool,
-    /// Whether it was asked for behind the mark. The first one came with the cursor.
-    behind_mark: bool,
+    /// Whether it came close to the end of the log.
+    close: bool,
 }
 
 impl Tail {
@@ -58,9 +57,18 @@ impl Tail {
             source.has(&place.witness).await?;
         }
         let mark = Mark { id: source.write_opening().await?, seen: false };
-        let last = Last { asked, ended: true, behind_mark: false };
+        let last = Last { asked, close: true };
         let counted = source.counted();
-        Ok(Self { source: Arc::clone(source), cursor, place: behind, mark, first: true, last, _counted: counted })
+        Ok(Self {
+            source: Arc::clone(source),
+            cursor,
+            place: behind,
+            mark,
+            first: true,
+            has_given: false,
+            last,
+            _counted: counted,
+        })
     }
 
     /// Whether everything is behind it that was acknowledged before it was opened.
@@ -68,19 +76,9 @@ impl Tail {
         self.mark.seen
     }
 
-    /// Whether the last page should have had the mark.
-    pub(super) fn lacks_mark(&self) -> bool {
-        !self.mark.seen && self.last.ended && self.last.behind_mark
-    }
-
-    /// The opening that was written when it was open.
-    pub(super) fn mark(&self) -> Uuid {
-        self.mark.id
-    }
-
-    /// Whether the last page reached the end of the log.
-    pub(super) fn is_at_end(&self) -> bool {
-        self.last.ended
+    /// Whether it has given something, which it does only behind a place of this log.
+    pub(super) fn has_given(&self) -> bool {
+        self.has_given
     }
 
     /// The next events, none when there is none for a while. Not to be called again after an error.
@@ -92,13 +90,13 @@ impl Tail {
         }
         let batch = self.source.page(&mut self.cursor).await?;
         let entries = read(&batch).map_err(|broken| self.before_now(broken))?;
-        let ended = entries.len() < PAGE_EVENTS_MAX as usize;
-        let doubtful = !self.last.ended || before.elapsed() > STALLED;
-        if doubtful && !first {
+        // A place beyond the end of the log was no error when the stream was opened; it is one when the log is there.
+        let unconfirmed = !self.has_given && !entries.is_empty();
+        if !first && (!self.last.close || before.elapsed() > STALLED || unconfirmed) {
             check(&self.source, self.place.as_ref()).await?;
         }
-        self.last.ended = ended;
-        self.last.behind_mark = !first;
+        self.has_given |= !entries.is_empty();
+        self.last.close = is_close(&batch, entries.len());
         self.mark.seen |= entries.iter().any(|entry| entry.is_opening(self.mark.id));
         if let Some(last) = entries.last() {
             self.place = Some(last.place());
@@ -122,6 +120,18 @@ async fn check(source: &Source, before: Option<&Place>) -> Result<(), Broken> {
         Some(place) => source.knows(place).await,
         None => Ok(()),
     }
+}
+
+/// Whether a page came close to the end of the log: it is empty, or not full and what it ends with is new. Both times are
+/// the server's.
+fn is_close(batch: &RawBatch, events: usize) -> bool {
+    let reply = batch.as_raw_document();
+    let last = batch.doc_slices().ok().and_then(|events| events.into_iter().last());
+    let Some(last) = last else { return true };
+    let told = last.ok().and_then(|last| last.as_document()?.get_timestamp("clusterTime").ok());
+    let now = reply.get_timestamp("operationTime").ok();
+    let age = now.zip(told).map(|(now, told)| Duration::from_secs(now.time.saturating_sub(told.time).into()));
+    events < PAGE_EVENTS_MAX as usize && age.is_some_and(|age| age < STALLED)
 }
 
 fn read(batch: &RawBatch) -> Result<Vec<Entry>, Broken> {

@@ -1,0 +1,169 @@
+//! Positions that cannot be found: damaged, pruned, or of what was restored away.
+
+use std::time::{Duration, Instant};
+
+use actors::commit::CommitId;
+use actors::event_store::EventStore;
+use actors::log::{Log, LogError, Position};
+use actors::testing::commits::{first, group};
+use actors::testing::conformance::{append, block_on, ids, written};
+use servers::{MongoDatabase, MongoServer, Proxy, Request};
+
+use super::{fails, follow_from, follow_now, given, one, open, open_in, refused, write};
+
+/// Fewer than a test writes, more than a quiet moment does.
+const OPLOG_ENTRIES: u32 = 2_000;
+
+#[test]
+fn a_token_that_was_damaged_is_refused() {
+    block_on(async {
+        let database = MongoDatabase::new();
+        let store = open_in(database.uri(), database.name()).await;
+        let mut follow = follow_now(&store).await;
+        let opening = follow.position();
+        one(&store).await;
+        given(&mut follow, 1).await;
+        let good = follow.position();
+        let (resume, witness) = good.token.split_once(' ').expect("a token and its witness");
+        let (other_resume, _) = opening.token.split_once(' ').expect("a token and its witness");
+        let cut = &resume[..resume.len() / 4 * 2];
+        let wrong = [
+            resume.to_owned(),
+            format!("{cut} {witness}"),
+            format!("{} {witness}", "00".repeat(40)),
+            format!("{}zz {witness}", &resume[2..]),
+            // The token of another event.
+            format!("{other_resume} {witness}"),
+            format!("{resume} opening"),
+        ];
+        for token in wrong {
+            refused(&store, &Position { token, ..good.clone() }).await;
+        }
+        let other = Position { commit: Some(CommitId::generate()), ..good.clone() };
+        refused(&store, &other).await;
+        drop(follow);
+        // Nobody remembers it now: the store itself is asked.
+        let store = open_in(database.uri(), database.name()).await;
+        assert!(refused(&store, &other).await.contains("the store does not have"));
+        follow_from(&store, &good).await;
+        follow_from(&store, &opening).await;
+    });
+}
+
+#[test]
+fn a_position_that_was_pruned_while_nobody_followed_is_lost() {
+    block_on(async {
+        let server = MongoServer::start_with_oplog_of(OPLOG_ENTRIES).await;
+        let store = open(&server.uri()).await;
+        let mut follow = follow_now(&store).await;
+        let old = follow.position();
+        write(&store, 100).await;
+        given(&mut follow, 100).await;
+        let newer = follow.position();
+        drop((follow, store));
+        let store = open(&server.uri()).await;
+        write(&store, 2 * OPLOG_ENTRIES as usize).await;
+        for lost in [&old, &newer] {
+            let why = refused(&store, lost).await;
+            assert!(why.contains("ChangeStreamHistoryLost"), "{why}");
+        }
+        let mut follow = follow_now(&store).await;
+        let new = one(&store).await;
+        assert_eq!(given(&mut follow, 1).await, [new]);
+    });
+}
+
+/// Its requests do not arrive, and meanwhile the oplog forgets what it has not read: the test server then goes on behind
+/// the gap without a word.
+#[test]
+fn a_live_stream_that_was_overtaken_by_pruning_is_not_believed() {
+    block_on(async {
+        let server = MongoServer::start_with_oplog_of(OPLOG_ENTRIES).await;
+        let proxy = Proxy::before(server.address());
+        let (store, writer) = (open(&proxy.uri()).await, open(&server.uri()).await);
+        let mut follow = follow_now(&store).await;
+        let old = one(&writer).await;
+        assert_eq!(given(&mut follow, 1).await, [old]);
+        let position = follow.position();
+        proxy.hold_requests(|request: &Request| request.command == "getMore");
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(6) {
+            write(&writer, 100).await;
+        }
+        write(&writer, 2 * OPLOG_ENTRIES as usize).await;
+        proxy.pass();
+        let lost = fails(&mut follow).await;
+        assert!(matches!(lost, LogError::NoPosition(_)), "{lost:?}");
+        assert_eq!(follow.position(), position, "nothing behind the gap was given");
+        refused(&store, &position).await;
+        // Those who come after it are not bound to what is lost.
+        let mut again = follow_now(&store).await;
+        let new = one(&writer).await;
+        assert_eq!(given(&mut again, 1).await, [new]);
+    });
+}
+
+#[test]
+fn a_reader_far_behind_that_was_overtaken_by_pruning_is_told() {
+    block_on(async {
+        let server = MongoServer::start_with_oplog_of(OPLOG_ENTRIES).await;
+        let store = open(&server.uri()).await;
+        let start = follow_now(&store).await.position();
+        write(&store, 1_500).await;
+        drop(store);
+        let store = open(&server.uri()).await;
+        let mut behind = follow_from(&store, &start).await;
+        given(&mut behind, 100).await;
+        write(&store, 2 * OPLOG_ENTRIES as usize).await;
+        let lost = fails(&mut behind).await;
+        assert!(matches!(lost, LogError::NoPosition(_)), "{lost:?}");
+    });
+}
+
+#[test]
+fn a_store_that_was_restored_from_an_older_copy_refuses_newer_positions_only() {
+    block_on(async {
+        let mut server = MongoServer::start().await;
+        let store = open(&server.uri()).await;
+        let mut follow = follow_now(&store).await;
+        let opening = follow.position();
+        let kept = one(&store).await;
+        given(&mut follow, 1).await;
+        let older = follow.position();
+        drop((follow, store));
+        server.back_up().await;
+
+        let store = open(&server.uri()).await;
+        let empty_handed = follow_now(&store).await.position();
+        let mut follow = follow_from(&store, &older).await;
+        let lost = first(1);
+        written(&store, &lost).await;
+        given(&mut follow, 1).await;
+        let newer = follow.position();
+        drop((follow, store));
+        server.restore().await;
+
+        let store = open(&server.uri()).await;
+        for written_since in [0, 500] {
+            write(&store, written_since).await;
+            for lost in [&newer, &empty_handed] {
+                refused(&store, lost).await;
+            }
+        }
+        let mut follow = follow_from(&store, &opening).await;
+        assert_eq!(given(&mut follow, 1).await, [kept]);
+        follow_from(&store, &older).await;
+
+        // Somebody who lived through it writes it once more: the witness is there again, its event at another place.
+        assert!(matches!(append(&store, &lost).await, actors::event_store::Appended::Written));
+        drop(follow);
+        let fresh = open(&server.uri()).await;
+        refused(&fresh, &newer).await;
+        let scanned = fresh.scan(None, 1_000).await.expect("scan");
+        assert_eq!(scanned.len(), 502);
+        assert!(ids(&scanned).contains(&lost.id()));
+        assert!(
+            fresh.append(group([first(1)])).await.iter().all(|o| matches!(o, actors::event_store::Appended::Written))
+        );
+    });
+}
