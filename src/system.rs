@@ -299,7 +299,7 @@ fn journal_child(
         away_max: millis(config.journal.retry_max_ms),
     };
     let (journal, health) = JournalActor::new(Arc::clone(store), limits);
-    let (child, address) = Child::actor("journal", "journal", move |ctx, _, _| journal.on(ctx));
+    let (child, address) = Child::actor("journal", "journal", move |ctx, _, node| journal.shown_at(node).on(ctx));
     (child.on(arbiter), address, health)
 }
 

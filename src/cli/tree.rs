@@ -1,5 +1,6 @@
 //! `docket tree`: who supervises whom, and how each is; and which processes share the store.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use serde::Deserialize;
@@ -19,6 +20,8 @@ struct Node {
     restarts_max: Option<u32>,
     restarts_total: u64,
     live: Option<u64>,
+    #[serde(default)]
+    figures: BTreeMap<String, u64>,
     #[serde(default)]
     children: Vec<Node>,
 }
@@ -78,6 +81,8 @@ fn processes(nodes: &[Process]) -> comfy_table::Table {
 fn add(node: &Node, lead: &str, below: &str, rows: &mut comfy_table::Table) {
     let live = node.live.map(|live| format!(" ({live} live)")).unwrap_or_default();
     let until = node.until.as_ref().map(|until| format!(" until {}", seconds(until))).unwrap_or_default();
+    let figures = node.figures.iter().filter(|(_, figure)| **figure > 0);
+    let figures: String = figures.map(|(name, figure)| format!("\n{}: {figure}", name.replace('_', " "))).collect();
     let restarts = match node.restarts_max {
         // The root has none: what it cannot bear ends the process.
         Some(0) => String::new(),
@@ -87,7 +92,7 @@ fn add(node: &Node, lead: &str, below: &str, rows: &mut comfy_table::Table) {
     rows.add_row([
         format!("{lead}{}{live}", node.name),
         node.kind.clone(),
-        format!("{}{until}", node.state.replace('_', " ")),
+        format!("{}{until}{figures}", node.state.replace('_', " ")),
         seconds(&node.since),
         restarts,
         node.restarts_total.to_string(),

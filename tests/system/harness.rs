@@ -1,6 +1,7 @@
 //! A docket of its own for a test: the built program in a folder of its own on ports of its own, and the words in which
 //! its callers speak to it. It ends with the test, whatever happens.
 
+pub(crate) mod callers;
 mod folder;
 mod store;
 
@@ -112,6 +113,11 @@ impl Docket {
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.process.0.id()
+    }
+
+    /// Whether it says that it can do its work.
+    pub(crate) async fn is_ready(&self) -> bool {
+        self.get("/readyz").send().await.is_ok_and(|answer| answer.status == StatusCode::OK)
     }
 
     /// A request to the callers' address.

@@ -1,36 +1,21 @@
 //! `kill -9` in the middle of many writers. Whatever was acknowledged is there afterwards, whatever was not can be
 //! repeated with its key, nothing happened twice, and nothing is there that nobody asked for. Every event has its mail.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
-use reqwest::StatusCode;
-use serde_json::{Value, json};
 
-use crate::harness::{Answer, Docket, Folder, Recorded, Store, TOTAL, an_order, on_every_store, rounds};
+use crate::harness::callers::{Acknowledged, LIFE, Said, assert_kept, assert_mailed, stored_events};
+use crate::harness::{Docket, Folder, Store, on_every_store, rounds};
 
 const WRITERS: usize = 64;
-
-/// A command and the key under which it can be repeated.
-#[derive(Clone, Debug)]
-struct Said {
-    path: String,
-    body: Value,
-    key: String,
-}
-
-impl Said {
-    async fn to(&self, docket: &Docket) -> reqwest::Result<Answer> {
-        docket.post(&self.path, &self.body).key(&self.key).send().await
-    }
-}
 
 /// What writers know when the docket has gone.
 #[derive(Default)]
 struct Known {
-    acknowledged: Vec<(Said, Answer)>,
+    acknowledged: Acknowledged,
     unanswered: Vec<Said>,
 }
 
@@ -39,18 +24,11 @@ async fn write(docket: &Docket, name: String) -> Known {
     let mut known = Known::default();
     for n in 0.. {
         let mut order = String::new();
-        for step in ["create", "pay", "ship", "deliver"] {
-            let reference = format!("{name}-{n}");
-            let (path, body) = match step {
-                "create" => ("/orders".to_owned(), an_order(&reference)),
-                "pay" => (format!("/orders/{order}/pay"), json!({"amount": TOTAL, "reference": reference})),
-                "ship" => (format!("/orders/{order}/ship"), json!({"carrier": "DHL", "tracking_number": reference})),
-                _ => (format!("/orders/{order}/deliver"), json!({})),
-            };
-            let said = Said { path, body, key: format!("{step}-{reference}") };
-            match said.to(docket).await {
+        for step in LIFE {
+            let said = Said::new(step, &order, &format!("{name}-{n}"));
+            match said.to(docket).send().await {
                 Ok(answer) => {
-                    assert!(answer.status.is_success(), "{} {}: {}", said.path, answer.status, answer.body);
+                    assert!(answer.status.is_success(), "{said:?}: {} {}", answer.status, answer.body);
                     order = answer.id();
                     known.acknowledged.push((said, answer));
                 }
@@ -81,16 +59,6 @@ async fn write_and_kill(docket: Docket, round: usize, delay: Duration) -> Known 
     all
 }
 
-/// Whatever was acknowledged stands as it was acknowledged.
-async fn assert_kept(docket: &Docket, acknowledged: &[(Said, Answer)]) {
-    let checks = acknowledged.iter().map(|(said, answer)| async move {
-        let path = format!("/orders/{}?version={}", answer.id(), answer.version());
-        let kept = docket.get(&path).send().await.expect("an answer");
-        assert_eq!((kept.status, &kept.body), (StatusCode::OK, &answer.body), "{said:?} was acknowledged");
-    });
-    futures_util::stream::iter(checks).buffer_unordered(WRITERS).collect::<Vec<()>>().await;
-}
-
 /// Each order's events are those of its commands, each once, without a gap.
 async fn assert_once(docket: &Docket, orders: &BTreeSet<String>) {
     let checks = orders.iter().map(|order| async move {
@@ -103,28 +71,6 @@ async fn assert_once(docket: &Docket, orders: &BTreeSet<String>) {
         assert_eq!(happened, all[..happened.len().min(4)], "order {order}");
     });
     futures_util::stream::iter(checks).buffer_unordered(WRITERS).collect::<Vec<()>>().await;
-}
-
-/// What happened to each order, in order: the types of its events.
-async fn stored_events(folder: &Folder) -> BTreeMap<String, Vec<String>> {
-    let mut events: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for commit in folder.commits().await {
-        let types = commit.envelopes().map(|event| event.event_type.clone());
-        events.entry(commit.key().order.to_string()).or_default().extend(types);
-    }
-    events
-}
-
-/// The subscriber has recorded one mail for each event and has performed it, and each is one file. Each kind of event that
-/// these writers cause has a mail.
-async fn assert_mailed(folder: &Folder, events: &BTreeMap<String, Vec<String>>) {
-    let expected: Vec<Recorded> = events
-        .iter()
-        .flat_map(|(order, events)| (1..).take(events.len()).map(|version| (order.clone(), version)))
-        .map(|(order, version)| Recorded { order, version, index: 0, outcome: Some("performed".to_owned()) })
-        .collect();
-    assert_eq!(folder.recorded().await, expected);
-    assert_eq!(folder.mails().len(), expected.len(), "one file for each mail");
 }
 
 on_every_store!(kill_9_among_writers_loses_nothing_and_repeats_nothing);
@@ -142,7 +88,7 @@ async fn kill_9_among_writers_loses_nothing_and_repeats_nothing(store: Store) {
         assert_kept(&docket, &known.acknowledged).await;
         let mut touched: BTreeSet<String> = known.acknowledged.iter().map(|(_, answer)| answer.id()).collect();
         for said in &known.unanswered {
-            let answer = said.to(&docket).await.expect("an answer");
+            let answer = said.to(&docket).send().await.expect("an answer");
             assert!(answer.status.is_success(), "{said:?} repeated: {} {}", answer.status, answer.body);
             touched.insert(answer.id());
         }

@@ -12,6 +12,8 @@ mod keys;
 mod kill;
 mod life;
 mod memory;
+mod outages;
 mod poison;
 mod readme;
+mod replicas;
 mod shutdown;

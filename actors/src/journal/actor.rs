@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{Action, Health, Journal, Limits, Said};
 use crate::commit::{Commit, CommitId};
 use crate::event_store::{Appended, EventStore};
+use crate::supervisor::Node;
 
 /// Please write this commit.
 #[derive(Message)]
@@ -41,6 +42,7 @@ pub struct JournalActor {
     journal: Journal<Recipient<Told>>,
     store: Arc<dyn EventStore>,
     health: watch::Sender<Health>,
+    node: Option<Node>,
     alarm: Option<(Instant, SpawnHandle)>,
     write_lost: bool,
 }
@@ -49,7 +51,14 @@ impl JournalActor {
     /// A journal in front of `store`, and where its health can be watched.
     pub fn new(store: Arc<dyn EventStore>, limits: Limits) -> (Self, watch::Receiver<Health>) {
         let (health, watched) = watch::channel(Health::default());
-        (Self { journal: Journal::new(limits), store, health, alarm: None, write_lost: false }, watched)
+        (Self { journal: Journal::new(limits), store, health, node: None, alarm: None, write_lost: false }, watched)
+    }
+
+    /// Shows at that node how many outcomes are unknown, and how many were and became definite.
+    #[must_use]
+    pub fn shown_at(mut self, node: &Node) -> Self {
+        self.node = Some(node.clone());
+        self
     }
 
     /// Made ready for `ctx`, in which it is about to start.
@@ -82,6 +91,10 @@ impl JournalActor {
 
     fn publish_health(&self) {
         let health = self.journal.health();
+        if let Some(node) = &self.node {
+            node.figure("outcomes_unknown", health.unsettled as u64);
+            node.figure("outcomes_settled", health.settled);
+        }
         self.health.send_if_modified(|shown| {
             let away_changed = shown.away != health.away;
             if away_changed {

@@ -37,7 +37,8 @@ struct Weather {
     broken: bool,
     requests_held: Option<Matches>,
     answers_held: Option<Matches>,
-    cut: Option<(Matches, usize)>,
+    request_cut: Option<(Matches, usize)>,
+    answer_cut: Option<(Matches, usize)>,
 }
 
 type Matches = Arc<dyn Fn(&Request) -> bool + Send + Sync>;
@@ -118,7 +119,13 @@ impl Proxy {
     /// Of the next request that matches, the server gets the first `bytes` only; then its connection is reset on both
     /// sides. Once.
     pub fn cut(&self, bytes: usize, matches: impl Fn(&Request) -> bool + Send + Sync + 'static) {
-        self.weather.send_modify(|weather| weather.cut = Some((Arc::new(matches), bytes)));
+        self.weather.send_modify(|weather| weather.request_cut = Some((Arc::new(matches), bytes)));
+    }
+
+    /// The server gets the next request that matches, and whoever sent it the first `bytes` of the answer only; then the
+    /// connection is reset on both sides. Once.
+    pub fn cut_answer(&self, bytes: usize, matches: impl Fn(&Request) -> bool + Send + Sync + 'static) {
+        self.weather.send_modify(|weather| weather.answer_cut = Some((Arc::new(matches), bytes)));
     }
 
     /// Keeps requests that match from the server. They get there when it [passes](Self::pass) again, also those whose

@@ -91,6 +91,15 @@ async fn a_request_that_was_cut_is_not_done_and_the_next_one_is() {
 }
 
 #[tokio::test]
+async fn a_request_whose_answer_was_cut_is_done_though_its_sender_has_no_answer() {
+    let (_server, proxy, direct, through) = all().await;
+    proxy.cut_answer(20, is_insert);
+    insert(&through, 1).await.expect_err("the answer was cut");
+    eventually("it has arrived", async || ids(&direct).await == [0, 1]).await;
+    eventually("the next one passes", async || insert(&through, 2).await.is_ok()).await;
+}
+
+#[tokio::test]
 async fn silence_keeps_connections_and_loses_nothing() {
     let (_server, proxy, _direct, through) = all().await;
     proxy.stall();

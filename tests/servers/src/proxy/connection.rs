@@ -65,6 +65,8 @@ struct Exchange {
     answered: Notify,
     /// The answer that comes next is not to be given.
     answer_held: Cell<bool>,
+    /// Of the answer that comes next only so much is to be given.
+    answer_cut: Cell<Option<usize>>,
 }
 
 async fn requests(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, line: &Line, exchange: &Exchange) -> io::Result<End> {
@@ -72,10 +74,11 @@ async fn requests(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, line: &Line, ex
     while let Ok(Some(message)) = message::read(&mut from).await {
         let request = message::request(&message);
         line.let_pass(|weather| holds(weather.requests_held.as_ref(), &request)).await;
-        if let Some(bytes) = line.cut(&request) {
+        if let Some(bytes) = line.cut(&request, |weather| &mut weather.request_cut) {
             to.write_all(&message[..bytes.min(message.len())]).await?;
             return Ok(End::Broken);
         }
+        exchange.answer_cut.set(line.cut(&request, |weather| &mut weather.answer_cut));
         if holds(line.weather.borrow().answers_held.as_ref(), &request) {
             exchange.answer_held.set(true);
         }
@@ -97,6 +100,11 @@ async fn answers(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, line: &Line, exc
     while let Some(message) = message::read(&mut from).await? {
         let held = exchange.answer_held.take();
         line.let_pass(|weather| held && weather.answers_held.is_some()).await;
+        if let Some(bytes) = exchange.answer_cut.take() {
+            // Nobody may be there to take it.
+            let _ = to.write_all(&message[..bytes.min(message.len())]).await;
+            return Ok(End::Broken);
+        }
         line.counts.answers.fetch_add(1, Ordering::Relaxed);
         // Nobody may be there to take it.
         let _ = to.write_all(&message).await;
@@ -127,11 +135,11 @@ impl Line {
         self.until(|weather| !weather.silent && !is_held(weather)).await;
     }
 
-    /// How much of this request may pass before its connection breaks, if it is the one to be cut.
-    fn cut(&self, request: &Request) -> Option<usize> {
+    /// How much of this request, or of its answer, may pass before the connection breaks, if it is the one to be cut.
+    fn cut(&self, request: &Request, cut: impl Fn(&mut Weather) -> &mut Option<(Matches, usize)>) -> Option<usize> {
         let mut bytes = None;
         self.weather.send_if_modified(|weather| {
-            bytes = weather.cut.take_if(|(matches, _)| matches(request)).map(|(_, bytes)| bytes);
+            bytes = cut(weather).take_if(|(matches, _)| matches(request)).map(|(_, bytes)| bytes);
             bytes.is_some()
         });
         bytes
