@@ -36,7 +36,7 @@ pub enum CopyError {
     #[error("there is nothing to copy: {} is not there (data.directory)", .0.display())]
     Nothing(PathBuf),
     /// The folder cannot be used, or a docket uses it.
-    #[error("{0}; stop docket before you copy")]
+    #[error("{}", unusable(.0))]
     Directory(#[from] DirectoryError),
     /// The store cannot be opened.
     #[error(transparent)]
@@ -71,7 +71,10 @@ pub enum CopyError {
     #[error("MongoDB has no room: {0}\nMake room and run it again: it goes on where it stopped.")]
     Full(String),
     /// What was read back is something else than what is in the folder.
-    #[error("what is in MongoDB is not what is in the folder: {0}")]
+    #[error(
+        "what is in MongoDB is not what is in the folder: {0}\nDrop the databases of this copy and run it again, or copy \
+         into another one (--database)."
+    )]
     Differs(String),
 }
 
@@ -346,6 +349,13 @@ impl Copying<'_> {
 
     fn encoded(&self) -> Result<String, CopyError> {
         serde_json::to_string(&self.progress).map_err(|error| CopyError::Unusable(error.to_string()))
+    }
+}
+
+fn unusable(folder: &DirectoryError) -> String {
+    match folder {
+        DirectoryError::InUse { .. } => format!("{folder}: stop it before you copy"),
+        DirectoryError::Io { .. } => folder.to_string(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
@@ -11,6 +12,7 @@ use crate::config::{Config, is_database};
 use crate::copy::{self, CopyError, Patience, Report, Source, Step, Target, Total};
 use crate::mongo::Uri;
 use crate::mongo::server::{Server, Settings};
+use crate::mongo::uri::redacted;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -72,9 +74,11 @@ fn address(to: Option<String>, database: Option<String>, config: &Config) -> Res
 async fn server(uri: &Uri) -> Result<Server, CommandError> {
     let mut settings = Settings::new(uri.expose());
     settings.pool_max = 8;
-    settings.select_within = std::time::Duration::from_secs(3);
-    settings.answer_within = std::time::Duration::from_secs(30);
-    Server::new(&settings).await.map_err(|error| CommandError::wrong(format!("--to {uri}: {error}")))
+    settings.select_within = Duration::from_secs(3);
+    settings.answer_within = Duration::from_secs(30);
+    Server::new(&settings)
+        .await
+        .map_err(|error| CommandError::wrong(format!("--to {uri}: {}", redacted(&error.to_string()))))
 }
 
 fn failed(error: CopyError) -> CommandError {

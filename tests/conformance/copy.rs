@@ -78,7 +78,7 @@ async fn seen(target: &Target, stored: &Stored) -> Seen {
 
 #[tokio::test]
 async fn what_the_ports_give_is_what_they_gave() {
-    let (folder, stored) = folder::full(2_300).await;
+    let (folder, stored) = folder::full(1_100).await;
     let database = MongoDatabase::new();
     let target = target(&database).await;
     let before = folder::seen(folder.path(), &stored).await;
@@ -87,8 +87,8 @@ async fn what_the_ports_give_is_what_they_gave() {
     assert_eq!(report.commits.count, before.commits.len() as u64);
     assert_eq!(report.left_out, ["other.db"]);
     let [_, notification] = &report.subscribers[..] else { panic!("{report:?}") };
-    assert_eq!((&*notification.name, notification.rows), ("notification", 2_300));
-    assert_eq!(notification.effects_waiting, before.waiting[0].len() as u64);
+    assert_eq!((&*notification.name, notification.rows), ("notification", 1_100));
+    assert_eq!(notification.effects_waiting, before.totals[0].effects_waiting);
 
     let log = Store::open(&target.server, &target.database).await.expect("a store").log_id();
     let again = copied(folder.path(), &target, |_| {}).await.expect("a report");
@@ -305,7 +305,7 @@ async fn another_commit_under_a_key_of_ours_stops_it() {
 
 #[tokio::test]
 async fn a_later_run_takes_over_and_the_earlier_one_stops() {
-    let (folder, stored) = folder::full(1_100).await;
+    let (folder, stored) = folder::full(300).await;
     let database = MongoDatabase::new();
     let target = target(&database).await;
     let uri = database.uri().to_owned();
@@ -330,7 +330,7 @@ async fn a_later_run_takes_over_and_the_earlier_one_stops() {
 
 #[tokio::test]
 async fn mongodb_may_go_away_for_a_while_in_the_middle() {
-    let (folder, stored) = folder::full(2_300).await;
+    let (folder, stored) = folder::full(300).await;
     let before = folder::seen(folder.path(), &stored).await;
     let mut mongod = MongoServer::start().await;
     let server = server(&mongod.uri()).await;
@@ -355,7 +355,7 @@ async fn mongodb_may_go_away_for_a_while_in_the_middle() {
 
 #[tokio::test]
 async fn mongodb_away_for_too_long_is_an_error_that_says_to_run_it_again() {
-    let (folder, stored) = folder::full(1_100).await;
+    let (folder, stored) = folder::full(300).await;
     let before = folder::seen(folder.path(), &stored).await;
     let mut mongod = MongoServer::start().await;
     let server = self::server(&mongod.uri()).await;
