@@ -114,3 +114,26 @@ async fn a_full_disk_stops_writes_alone_and_only_while_it_is_full() {
         docket.get(&format!("/orders/{}", answer.id())).expect(StatusCode::OK).await;
     }
 }
+
+/// There docket's own disk has the mails alone.
+#[tokio::test]
+async fn on_mongodb_a_full_disk_holds_up_mails_alone() {
+    let disk = SmallDisk::mount(16);
+    let folder = Folder::at(Store::Mongodb, disk.path()).set("DOCKET__SUBSCRIBER__BACKOFF_MAX_MS", "2000");
+    let docket = folder.start().await;
+    let filler = disk.fill();
+    let id = docket.place(&an_order("first")).expect(StatusCode::CREATED).await.id();
+    eventually("its mail is tried again", async || {
+        docket.subscribers().await.iter().any(|it| it["effects_waiting"] == 1 && it["retries"].as_u64() > Some(0))
+    })
+    .await;
+    docket.pay(&id, TOTAL).expect(StatusCode::OK).await;
+    assert_eq!(folder.mails().len(), 0);
+
+    std::fs::remove_file(filler).expect("removed");
+    docket.settled(&folder).await;
+    let mails = folder.mails();
+    assert_eq!(mails.len(), 2);
+    assert!(mails.iter().all(|mail| mail.contains("To: ana@example.com")), "{mails:?}");
+    assert_eq!(docket.stop().await, Some(0));
+}

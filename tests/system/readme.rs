@@ -67,6 +67,7 @@ fn the_walk_through_works_as_it_is_written() {
     let output = Command::new("bash")
         .args(["-c", &script()])
         .current_dir(folder.path())
+        .env_remove("MONGODB_URI")
         .env("DOCKET", env!("CARGO_BIN_EXE_docket"))
         .env("DOCKET__HTTP__BIND", format!("127.0.0.1:{http}"))
         .env("DOCKET__OPS__BIND", format!("127.0.0.1:{ops}"))

@@ -59,6 +59,7 @@ impl Server {
         let mut command = built(profile, "docket")?;
         command
             .args(arguments)
+            .env_remove("MONGODB_URI")
             .env("DOCKET__DATA__DIRECTORY", folder.join("data"))
             .env("DOCKET__HTTP__BIND", "127.0.0.1:0")
             .env("DOCKET__OPS__BIND", "127.0.0.1:0")

@@ -93,12 +93,12 @@ impl Stored {
         Self::Database { uri: server.uri(), name: "docket".to_owned(), _own: None }
     }
 
-    /// What tells a docket to use it.
+    /// What tells a docket to use it, whatever the environment of the tests says.
     pub(super) fn settings(&self) -> Vec<(String, String)> {
+        let setting = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         match self {
-            Self::Files(_) => Vec::new(),
+            Self::Files(_) => vec![setting("MONGODB_URI", "")],
             Self::Database { uri, name, .. } => {
-                let setting = |key: &str, value: &str| (key.to_owned(), value.to_owned());
                 vec![setting("MONGODB_URI", uri), setting("DOCKET__MONGODB__DATABASE", name)]
             }
         }
