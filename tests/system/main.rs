@@ -1,7 +1,6 @@
 //! The system from outside: the built program, real sockets, real files, real kills. Nothing in here knows how docket
 //! works, only what it promises.
 
-mod away;
 mod commands;
 mod copy;
 mod deployment;
