@@ -193,7 +193,7 @@ impl System {
         };
         let subscribers = Subscribers::open(config, registered, &*storage, &arbiters.subscribers).await?;
         let (shards, orders) = orders_child(config, order_ports, &arbiters.shards);
-        let readiness = ReadyParts { node: node.clone(), health };
+        let readiness = ReadyParts { node: node.clone(), health, storage: storage.clone() };
         let roll = Roll::new(process.clone());
         let heartbeat = Heartbeat::new(storage.nodes(&process), process.clone(), roll.clone());
         let service = Data::new(Service {
@@ -362,16 +362,17 @@ fn http_child(config: &Config, listeners: Listeners, service: Data<Service>) -> 
 struct ReadyParts {
     node: Node,
     health: watch::Receiver<Health>,
+    storage: Arc<dyn Storage>,
 }
 
 impl Readiness for ReadyParts {
     fn parts(&self) -> Vec<Part> {
-        let health = self.health.borrow().clone();
-        let store = Part {
-            name: "store".into(),
-            ready: health.away.is_none(),
-            detail: health.away.is_some().then(|| "the store does not take writes now".into()),
+        let refusing = self.health.borrow().refusing;
+        let detail = match self.storage.away() {
+            Some(_) => Some("the store cannot be reached now"),
+            None => refusing.then_some("the store does not take writes now"),
         };
+        let store = Part { name: "store".into(), ready: detail.is_none(), detail: detail.map(Into::into) };
         let children = self.node.view().children;
         // The store is the journal's to judge, and without the registry everything works.
         let children = children.into_iter().filter(|child| !["store", NODES].contains(&child.name.as_str()));

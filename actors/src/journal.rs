@@ -51,6 +51,13 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// How long something is left alone that failed so often before.
+    fn pause(&self, failures: u32) -> Duration {
+        self.away_first.saturating_mul(1 << failures.min(16)).min(self.away_max)
+    }
+}
+
 /// What became of a commit, as its order learns it. After `Unknown` a second word follows: `Written` or `Conflict`.
 #[derive(Clone, Debug)]
 pub enum Said {
@@ -90,8 +97,16 @@ pub struct Journal<R> {
     writing: Option<Writing<R>>,
     /// Outcome unknown, told so; to be appended again.
     unsettled: Vec<Entry<R>>,
+    again: Option<Again>,
     away: Option<Away>,
     counts: Counts,
+}
+
+/// When the unsettled are written again: they are left alone for longer each time that some of them stay so.
+#[derive(Clone, Copy, Debug)]
+struct Again {
+    failures: u32,
+    at: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -127,8 +142,11 @@ struct Away {
 /// What operators see of the journal. Counters count since the process began.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Health {
-    /// Why the store is away, when it is.
+    /// Why the store is away, when it is: until a write succeeds.
     pub away: Option<String>,
+    /// Whether what comes now is refused unread, because the store is left alone. Afterwards the next write finds out
+    /// whether it is back.
+    pub refusing: bool,
     /// Commits that wait to be written.
     pub waiting: usize,
     /// Commits whose outcome is unknown now: written again until it is known.
@@ -153,6 +171,7 @@ impl<R: Clone> Journal<R> {
             waiting: VecDeque::new(),
             writing: None,
             unsettled: Vec::new(),
+            again: None,
             away: None,
             counts: Counts::default(),
         }
@@ -189,8 +208,10 @@ impl<R: Clone> Journal<R> {
         let Some(writing) = self.writing.take() else { return Vec::new() };
         let mut actions = Vec::new();
         let mut failure: Option<StoreError> = None;
+        let mut answered = false;
         let unanswered = std::iter::repeat_with(|| Appended::Unknown(StoreError::Away("no outcome".to_owned())));
         for (entry, outcome) in writing.entries.into_iter().zip(outcomes.into_iter().chain(unanswered)) {
+            answered |= matches!(outcome, Appended::Written | Appended::Conflict);
             match outcome {
                 Appended::Written => actions.push(self.definite(entry, Said::Written)),
                 Appended::Conflict => actions.push(self.definite(entry, Said::Conflict)),
@@ -210,9 +231,11 @@ impl<R: Clone> Journal<R> {
                 }
             }
         }
+        self.pace_unsettled(failure.is_some(), now);
         match failure {
-            Some(error) => actions.extend(self.store_failed(&error, now)),
-            None => self.away = None,
+            Some(error) if !answered => actions.extend(self.store_failed(&error, now)),
+            // A store that gives one commit of a group a definite answer is there; the others are their own affair.
+            Some(_) | None => self.away = None,
         }
         actions.extend(self.write_next(now));
         actions
@@ -243,16 +266,19 @@ impl<R: Clone> Journal<R> {
         actions
     }
 
-    /// When [`Journal::tick`] has something to do; `None` while nothing waits.
+    /// When [`Journal::tick`] has something to do, or [`Journal::health`] has changed; `None` while nothing waits.
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
         let withdrawal = self.waiting.front().map(|entry| entry.since + self.limits.wait_max);
         let slow = self.writing.as_ref().and_then(|writing| {
             let open = writing.entries.iter().any(|entry| !entry.told_unknown);
             open.then_some(writing.since + self.limits.write_max)
         });
-        let again = (self.writing.is_none() && !self.unsettled.is_empty())
-            .then(|| self.away.as_ref().map_or(now, |away| away.until));
-        [withdrawal, slow, again].into_iter().flatten().min()
+        let again = (self.writing.is_none() && !self.unsettled.is_empty()).then(|| {
+            let left_alone = [self.away.as_ref().map(|away| away.until), self.again.map(|again| again.at)];
+            left_alone.into_iter().flatten().max().unwrap_or(now)
+        });
+        let not_refusing = self.away.as_ref().map(|away| away.until).filter(|until| *until > now);
+        [withdrawal, slow, again, not_refusing].into_iter().flatten().min()
     }
 
     /// The journal's actor failed in the middle of a write: its outcome is unknown.
@@ -261,11 +287,12 @@ impl<R: Clone> Journal<R> {
     }
 
     /// For operators.
-    pub fn health(&self) -> Health {
+    pub fn health(&self, now: Instant) -> Health {
         let writing_unknown =
             self.writing.iter().flat_map(|writing| &writing.entries).filter(|e| e.told_unknown).count();
         Health {
             away: self.away.as_ref().map(|away| away.reason.clone()),
+            refusing: self.away_for(now).is_some(),
             waiting: self.waiting.len(),
             unsettled: self.unsettled.len() + writing_unknown,
             groups: self.counts.groups,
@@ -307,10 +334,20 @@ impl<R: Clone> Journal<R> {
         tell
     }
 
+    /// Who is unsettled is left alone for a while after a failure. What failed may have been others, which does no harm.
+    fn pace_unsettled(&mut self, failed: bool, now: Instant) {
+        if self.unsettled.is_empty() {
+            self.again = None;
+        } else if failed {
+            let failures = self.again.map_or(0, |again| again.failures);
+            self.again = Some(Again { failures: failures.saturating_add(1), at: now + self.limits.pause(failures) });
+        }
+    }
+
     /// Leaves the store alone for a while, and answers at once everything that would wait for it.
     fn store_failed(&mut self, error: &StoreError, now: Instant) -> Vec<Action<R>> {
         let failures = self.away.as_ref().map_or(0, |away| away.failures);
-        let pause = self.limits.away_first.saturating_mul(1 << failures.min(16)).min(self.limits.away_max);
+        let pause = self.limits.pause(failures);
         self.away = Some(Away { failures: failures + 1, until: now + pause, reason: error.to_string() });
         let refuse =
             |entry: Entry<R>| Action::Tell(entry.tell, entry.commit.id(), Said::NotDone(Why::StoreAway(pause)));
@@ -334,8 +371,12 @@ impl<R: Clone> Journal<R> {
             entries.push(entry);
             None
         };
-        for entry in std::mem::take(&mut self.unsettled) {
-            left.extend(take(entry));
+        if self.again.is_none_or(|again| now >= again.at) {
+            for entry in std::mem::take(&mut self.unsettled) {
+                left.extend(take(entry));
+            }
+        } else {
+            left = std::mem::take(&mut self.unsettled);
         }
         while let Some(entry) = self.waiting.pop_front() {
             if let Some(entry) = take(entry) {

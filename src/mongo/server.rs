@@ -197,6 +197,12 @@ impl Server {
         self.answer(both).await.map_err(Failed::into_error)
     }
 
+    /// Why nothing is sent now, when the driver's monitors have not seen a primary for too long.
+    pub fn away(&self) -> Option<String> {
+        let missing_for = self.primary.missing_for()?;
+        Some(format!("MongoDB has had no primary for {} s", missing_for.as_secs()))
+    }
+
     /// Waits for an answer, but not for ever. What is given up is dropped: the driver then closes its connection. While
     /// it is known that there is no primary, nothing is sent. For one operation: what is said of several is true of the
     /// last of them only.
@@ -204,8 +210,7 @@ impl Server {
     /// # Errors
     /// Whatever the driver says, as a port's error.
     pub async fn answer<T>(&self, operation: impl IntoFuture<Output = mongodb::error::Result<T>>) -> Result<T, Failed> {
-        if let Some(for_so_long) = self.primary.missing_for() {
-            let why = format!("MongoDB has had no primary for {} s", for_so_long.as_secs());
+        if let Some(why) = self.away() {
             return Err(Failed::NotDone(StoreError::Away(why)));
         }
         match tokio::time::timeout(self.answer_within, operation).await {

@@ -60,6 +60,11 @@ impl Storage for Embedded {
         Ok(inbox)
     }
 
+    /// A file is there. What a write finds wrong with it the journal says.
+    fn away(&self) -> Option<String> {
+        None
+    }
+
     /// Watches over the writing thread, and starts another when it has died.
     fn child(&self) -> Child {
         let store = self.store.clone();

@@ -111,6 +111,10 @@ impl Storage for Mongodb {
         child.policy(Policy { intensity: Intensity::NONE, ..Policy::default() })
     }
 
+    fn away(&self) -> Option<String> {
+        self.server.away()
+    }
+
     fn said(&self) -> String {
         let (version, set) = (&self.hello.version, self.hello.set_name.as_deref());
         let set = set.map_or_else(|| "sharded".to_owned(), |name| format!("replica set {name}"));

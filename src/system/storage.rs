@@ -30,6 +30,9 @@ pub(super) trait Storage: Send + Sync {
     /// What watches over it: essential, for nothing works without.
     fn child(&self) -> Child;
 
+    /// Why nothing can be read or written now, when that is known without asking.
+    fn away(&self) -> Option<String>;
+
     /// What it is, for people, without anything secret.
     fn said(&self) -> String;
 

@@ -90,7 +90,7 @@ impl JournalActor {
     }
 
     fn publish_health(&self) {
-        let health = self.journal.health();
+        let health = self.journal.health(Instant::now());
         if let Some(node) = &self.node {
             node.figure("outcomes_unknown", health.unsettled as u64);
             node.figure("outcomes_settled", health.settled);

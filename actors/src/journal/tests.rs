@@ -135,7 +135,33 @@ fn an_unknown_commit_is_appended_again_until_the_answer_is_definite() {
     }
     assert_eq!(bench.told(), ["1 written"]);
     let counted = Health { groups: 4, written: 1, unknown: 1, settled: 1, ..Health::default() };
-    assert_eq!(bench.journal.health(), counted);
+    assert_eq!(bench.journal.health(bench.now), counted);
+}
+
+#[test]
+fn one_unclear_answer_among_definite_ones_holds_up_nobody_else() {
+    let mut bench = Bench::new(Limits::default());
+    bench.append(1);
+    let unclear = bench.append(2);
+    bench.append(3);
+    bench.wrote(vec![Appended::Written]);
+    bench.append(4);
+    bench.wrote(vec![Appended::Unknown(away()), Appended::Written]);
+    assert_eq!(bench.told(), ["1 written", "2 unknown", "3 written"]);
+    assert_eq!(bench.journal.health(bench.now).away, None);
+    assert_eq!(bench.groups.len(), 3, "who waited is written at once");
+    assert!(
+        bench.groups[2].commits().iter().all(|commit| commit.id() != unclear.id()),
+        "the unclear one is left alone"
+    );
+    bench.wrote(vec![Appended::Written]);
+    assert_eq!(bench.told(), ["4 written"]);
+    let wake = bench.journal.wake_at(bench.now).unwrap();
+    assert_eq!(wake - bench.now, Limits::default().away_first);
+    bench.pass(wake - bench.now);
+    bench.wrote(vec![Appended::Written]);
+    assert_eq!(bench.told(), ["2 written"]);
+    assert_eq!(bench.journal.wake_at(bench.now), None);
 }
 
 #[test]
@@ -148,13 +174,16 @@ fn while_the_store_is_away_appends_are_refused_at_once_and_one_group_finds_out_t
     bench.append(3);
     assert_eq!(bench.told(), ["3 away"]);
     assert_eq!(bench.groups.len(), 1);
-    assert!(bench.journal.health().away.is_some());
-    bench.pass(Duration::from_millis(50));
+    let health = bench.journal.health(bench.now);
+    assert!(health.away.is_some() && health.refusing);
+    let wake = bench.journal.wake_at(bench.now).expect("it is left alone for a while only");
+    bench.pass(wake - bench.now);
+    assert!(!bench.journal.health(bench.now).refusing, "somebody has to come and find out whether it is back");
     bench.append(4);
     assert_eq!(bench.groups.len(), 2);
     bench.wrote(vec![Appended::Written]);
     assert_eq!(bench.told(), ["4 written"]);
-    assert_eq!(bench.journal.health().away, None);
+    assert_eq!(bench.journal.health(bench.now).away, None);
 }
 
 #[test]
@@ -179,7 +208,7 @@ fn a_write_without_answer_is_given_up_on_and_settled_when_the_answer_comes() {
     assert_eq!(bench.journal.wake_at(bench.now), Some(bench.now + Duration::from_secs(2)));
     bench.pass(Duration::from_secs(2));
     assert_eq!(bench.told(), ["1 unknown", "2 away"]);
-    let health = bench.journal.health();
+    let health = bench.journal.health(bench.now);
     assert_eq!((health.unknown, health.unsettled, health.settled), (1, 1, 0));
     bench.pass(Duration::from_secs(60));
     bench.append(3);
@@ -187,7 +216,7 @@ fn a_write_without_answer_is_given_up_on_and_settled_when_the_answer_comes() {
     assert_eq!(bench.groups.len(), 1);
     bench.wrote(vec![Appended::Written]);
     assert_eq!(bench.told(), ["1 written"]);
-    let health = bench.journal.health();
+    let health = bench.journal.health(bench.now);
     assert_eq!((health.unknown, health.unsettled, health.settled), (1, 0, 1));
     bench.append(4);
     assert_eq!(bench.groups.len(), 2);

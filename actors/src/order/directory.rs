@@ -56,7 +56,7 @@ impl Default for Limits {
             live_max: 100_000,
             waiting_max: 10_000,
             waiting_per_order_max: 1_000,
-            conflicts_max: 5,
+            conflicts_max: 10,
             snapshot_every_events: 100,
             loading_max: 64,
             stuck_after: Duration::from_secs(30),
