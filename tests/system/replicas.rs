@@ -9,7 +9,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::harness::callers::{Callers, LIFE, Said, Step};
-use crate::harness::{Answer, Docket, Folder, Store, TOTAL, an_order, eventually, rounds};
+use crate::harness::{Answer, Docket, Folder, Store, TOTAL, WAIT_MAX, an_order, eventually, rounds};
 
 const REPLICAS: usize = 3;
 const CALLERS: usize = 24;
@@ -77,6 +77,7 @@ async fn each_step_of_an_order_at_another_docket_is_known_to_the_next_and_replay
 /// Adds to the order at one docket after the other until it is done; the version that it was given.
 async fn add_item(dockets: &[Docket], order: &str, n: usize) -> i64 {
     let item = json!({"sku": "B-1", "quantity": 1, "unit_price": 100});
+    let began = Instant::now();
     for docket in dockets.iter().cycle().skip(n % dockets.len()) {
         // Without a key: a second time would be seen.
         let answer = docket.tell(order, "items", &item).send().await.expect("an answer");
@@ -85,6 +86,7 @@ async fn add_item(dockets: &[Docket], order: &str, n: usize) -> i64 {
         }
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.body);
         assert!(["contended", "overloaded"].contains(&answer.problem()), "{}", answer.body);
+        assert!(began.elapsed() < WAIT_MAX, "never done: {}", answer.body);
     }
     unreachable!("it goes round")
 }

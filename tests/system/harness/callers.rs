@@ -12,7 +12,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use super::{Answer, Docket, Folder, Recorded, Request, TOTAL, an_order, eventually};
+use super::{Answer, Docket, Folder, Recorded, Request, TOTAL, WAIT_MAX, an_order, eventually};
 
 /// Longer than a docket takes for an answer of any kind.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -196,8 +196,9 @@ impl<'a> Callers<'a> {
     /// Says it to one docket after the other until the answer is final; `None`: it was certainly not done, and whoever
     /// `leaves` it then does not repeat it.
     pub(crate) async fn say(&self, said: &Said, leaves: bool) -> Option<Answer> {
-        let mut may_be_done = false;
+        let (began, mut may_be_done) = (Instant::now(), false);
         loop {
+            assert!(began.elapsed() < WAIT_MAX, "{said:?} has no final answer");
             let asked = Instant::now();
             match timeout(self.patience, said.to(self.next()).send()).await {
                 Ok(Ok(answer)) if answer.status.is_success() => {
