@@ -89,10 +89,22 @@ pub(crate) type Acknowledged = Vec<(Said, Answer)>;
 pub(crate) async fn assert_kept(docket: &Docket, acknowledged: &[(Said, Answer)]) {
     let checks = acknowledged.iter().map(|(said, answer)| async move {
         let path = format!("/orders/{}?version={}", answer.id(), answer.version());
-        let kept = docket.get(&path).send().await.expect("an answer");
+        let kept = readable(docket, &path).await;
         assert_eq!((kept.status, &kept.body), (StatusCode::OK, &answer.body), "{said:?} was acknowledged");
     });
     futures_util::stream::iter(checks).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+}
+
+/// What is read there, once the store can be read: a busy machine may take longer than its deadlines.
+async fn readable(docket: &Docket, path: &str) -> Answer {
+    let mut read = None;
+    eventually("it can be read", async || {
+        let answer = docket.get(path).send().await.expect("an answer");
+        read = (answer.status != StatusCode::SERVICE_UNAVAILABLE).then_some(answer);
+        read.is_some()
+    })
+    .await;
+    read.expect("an answer")
 }
 
 /// The types of each order's events, in order.
