@@ -156,10 +156,10 @@ impl Mongodb {
     /// How the deployment is spoken to.
     pub fn settings(&self) -> Settings {
         Settings {
-            uri: self.uri.clone(),
             pool_max: self.pool_max,
             select_within: millis(self.selection_timeout_ms),
             answer_within: millis(self.answer_timeout_ms),
+            ..Settings::new(self.uri.expose())
         }
     }
 }

@@ -61,13 +61,15 @@ pub struct LogId(pub Uuid);
 /// An open log.
 #[async_trait]
 pub trait Follow: Send {
-    /// The next commits, at least one and at most `max`; waits until there is one. Dropping the future loses nothing.
+    /// The next commits, at most `max`; waits until there is one, or until [`Follow::position`] has moved without one:
+    /// then there are none. Whoever stores positions stores this one, too, for a store forgets old places, also when
+    /// nothing is committed. Dropping the future loses nothing.
     ///
     /// # Errors
     /// After one the log has to be opened again, from the last position.
     async fn next(&mut self, max: usize) -> Result<Vec<Arc<Commit>>, LogError>;
 
-    /// The place behind the last commit that [`Follow::next`] gave.
+    /// The place behind what [`Follow::next`] gave: the last commit, or a later place with no commit between them.
     fn position(&self) -> Position;
 }
 

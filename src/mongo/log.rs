@@ -5,7 +5,9 @@
 //! The stream is the database's, of two collections: `commits`, and `openings`, small documents that are written only for
 //! their event. Who follows from now on writes one: its event lies behind everything that was acknowledged before, also in
 //! a log in which nothing was ever committed, and its token can be stored. Openings are no commits, so they are not among
-//! them; and a stream of the collection `commits` alone would tell nothing of them.
+//! them; and a stream of the collection `commits` alone would tell nothing of them. After a silence of some minutes each
+//! process writes one, and positions move over them: others fill the server's oplog, too, and a place is lost when the
+//! oplog has forgotten what comes behind it.
 //!
 //! **A position** is a resume token and its *witness*: the document whose event has this token. Only tokens of events are
 //! given away, never those that a server gives between events, and no stream is ever opened at a time: neither could be

@@ -28,7 +28,13 @@ pub struct Settings {
     pub select_within: Duration,
     /// How long to wait for an answer. The driver itself would wait for ever.
     pub answer_within: Duration,
+    /// How long the log may be without an event; then one is written. What is saved of the log is a place in the
+    /// server's oplog, which others fill too, and must be newer than what that holds.
+    pub quiet_max: Duration,
 }
+
+/// Far less than any oplog in use holds, and hardly a write.
+const QUIET_MAX: Duration = Duration::from_secs(10 * 60);
 
 impl Settings {
     /// With the defaults of the configuration. When there is no primary a caller is to be told within a second.
@@ -38,6 +44,7 @@ impl Settings {
             pool_max: 32,
             select_within: Duration::from_secs(1),
             answer_within: Duration::from_secs(5),
+            quiet_max: QUIET_MAX,
         }
     }
 }
@@ -47,6 +54,7 @@ impl Settings {
 pub struct Server {
     client: Client,
     answer_within: Duration,
+    quiet_max: Duration,
     primary: Arc<Primary>,
 }
 
@@ -159,7 +167,7 @@ impl Server {
         options.retry_reads = Some(true);
         options.sdam_event_handler = Some(primary.watcher());
         let client = Client::with_options(options).map_err(ConnectError::Uri)?;
-        Ok(Self { client, answer_within: settings.answer_within, primary })
+        Ok(Self { client, answer_within: settings.answer_within, quiet_max: settings.quiet_max, primary })
     }
 
     /// A database, read at its primary and written to a majority's disks.
@@ -181,6 +189,11 @@ impl Server {
     /// How long [`Server::answer`] waits.
     pub fn answer_within(&self) -> Duration {
         self.answer_within
+    }
+
+    /// How long the log may be without an event.
+    pub(super) fn quiet_max(&self) -> Duration {
+        self.quiet_max
     }
 
     /// What it says of itself, at its primary. Whether that will do: [`Hello::unfit`].

@@ -45,7 +45,7 @@ pub enum Input {
     /// The log was opened at its end, at that place, because there was no position or it meant nothing any more: a scan
     /// of everything follows.
     Opened(Position),
-    /// The log brought these commits; the position is the one behind them.
+    /// The log brought these commits, or none; the position is the one behind them.
     Delivered(Vec<Arc<Commit>>, Position),
     /// The scan brought these commits.
     Scanned(Vec<Arc<Commit>>),
@@ -324,10 +324,7 @@ impl Engine {
     fn take(&mut self, input: Input, now: Timestamp, actions: &mut Vec<Action>) {
         match input {
             Input::Opened(position) => self.queue.push_back(Item::Mark(Mark::Opened(position))),
-            Input::Delivered(commits, position) => {
-                self.enqueue(&commits, false);
-                self.queue.push_back(Item::Mark(Mark::Followed(position)));
-            }
+            Input::Delivered(commits, position) => self.delivered(&commits, position),
             Input::Scanned(commits) => {
                 self.enqueue(&commits, true);
                 if let Some(last) = commits.last() {
@@ -371,6 +368,16 @@ impl Engine {
             }
             Input::Leave => self.leaving = true,
             Input::Tick => {}
+        }
+    }
+
+    /// Of positions with nothing between them only the last is kept: there may be many while the store is away.
+    fn delivered(&mut self, commits: &[Arc<Commit>], position: Position) {
+        self.enqueue(commits, false);
+        if let Some(Item::Mark(Mark::Followed(last))) = self.queue.back_mut() {
+            *last = position;
+        } else {
+            self.queue.push_back(Item::Mark(Mark::Followed(position)));
         }
     }
 

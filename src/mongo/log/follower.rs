@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures_util::future::{BoxFuture, FutureExt};
 
 use super::hub::{Attached, Hubs};
-use super::place::{Entry, Inserted, Place, Witness};
+use super::place::{Entry, Inserted, Place};
 use super::source::{Broken, Source};
 use super::tail::Tail;
 
@@ -27,7 +27,7 @@ type Page = Result<(Tail, Vec<Entry>), Broken>;
 pub(super) struct Follower {
     hubs: Arc<Hubs>,
     attached: Attached,
-    /// Behind the last commit given.
+    /// Behind the last commit given, and the openings that follow it.
     given: Place,
     /// Behind the last event read.
     read: Place,
@@ -76,20 +76,19 @@ impl Follower {
         self.ahead.extend(entries.iter().cloned());
     }
 
-    /// The next commits of those that were read.
-    fn give(&mut self, max: usize) -> Vec<Arc<Commit>> {
+    /// The next commits of those events that were read; none when these are openings.
+    fn give(&mut self, max: usize) -> Option<Vec<Arc<Commit>>> {
         let mut commits = Vec::new();
-        while commits.len() < max {
-            let Some(Entry { token, inserted }) = self.ahead.pop_front() else { break };
-            match inserted {
-                Inserted::Commit(commit) => {
-                    self.given = Place { token, witness: Witness::Commit(commit.key(), commit.id()) };
-                    commits.push(commit);
-                }
+        let mut moved = false;
+        while let Some(entry) = self.ahead.pop_front_if(|entry| commits.len() < max || entry.commit().is_none()) {
+            self.given = entry.place();
+            moved = true;
+            match entry.inserted {
+                Inserted::Commit(commit) => commits.push(commit),
                 Inserted::Opening(_) => {}
             }
         }
-        commits
+        moved.then_some(commits)
     }
 
     /// Goes over to the ring when it has the last event read, else reads the next page.
@@ -143,8 +142,7 @@ async fn reopen(source: Arc<Source>, place: Place) -> Page {
 impl Follow for Follower {
     async fn next(&mut self, max: usize) -> Result<Vec<Arc<Commit>>, LogError> {
         loop {
-            let commits = self.give(max.max(1));
-            if !commits.is_empty() {
+            if let Some(commits) = self.give(max.max(1)) {
                 return Ok(commits);
             }
             let read = match &mut self.from {

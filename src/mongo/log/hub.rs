@@ -6,14 +6,14 @@
 //! there, it ends, and so does everybody who reads from it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actors::event_store::StoreError;
 use actors::log::LogError;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::place::{Entry, Place};
+use super::place::{Entry, Place, Witness};
 use super::ring::Ring;
 use super::source::{Broken, Source};
 use super::tail::Tail;
@@ -216,7 +216,7 @@ impl Drop for Ending {
 
 async fn run(hubs: Arc<Hubs>, hub: Arc<Hub>) {
     let ending = Ending(Arc::clone(&hub));
-    let mut reader = Reader { source: Arc::clone(&hubs.source), hub: Arc::clone(&hub), place: None, failures: 0 };
+    let mut reader = Reader::new(Arc::clone(&hubs.source), Arc::clone(&hub));
     loop {
         tokio::select! {
             broken = reader.read() => {
@@ -243,18 +243,42 @@ struct Reader {
     hub: Arc<Hub>,
     /// Behind the last event of the ring.
     place: Option<Place>,
+    /// The last commit of the ring.
+    commit: Option<Witness>,
+    /// When the last event came.
+    heard: Instant,
     /// How often the server has failed to answer in a row.
     failures: u32,
 }
 
 impl Reader {
+    fn new(source: Arc<Source>, hub: Arc<Hub>) -> Self {
+        Self { source, hub, place: None, commit: None, heard: Instant::now(), failures: 0 }
+    }
+
     /// Reads for ever; ends when it cannot go on from where it is.
     async fn read(&mut self) -> Broken {
         loop {
             match self.read_until_broken().await {
                 Broken::Store(error) => self.wait(error).await,
-                broken @ (Broken::Lost(_) | Broken::Replaced(_)) => return broken,
+                Broken::Lost(why) => match self.what_is_lost(why).await {
+                    Broken::Store(error) => self.wait(error).await,
+                    lost @ (Broken::Lost(_) | Broken::Replaced(_)) => return lost,
+                },
+                replaced @ Broken::Replaced(_) => return replaced,
             }
+        }
+    }
+
+    /// Whether a place is lost alone, or with the store. The last commit says it: where that is, everything is that was
+    /// committed before it. A hub that saw none has only its opening, which is too young to have been deleted.
+    async fn what_is_lost(&self, why: String) -> Broken {
+        let opening = self.place.as_ref().map(|place| place.witness);
+        let Some(witness) = self.commit.or(opening) else { return Broken::Lost(why) };
+        match self.source.has(&witness).await {
+            Ok(()) => Broken::Lost(why),
+            Err(Broken::Lost(gone)) => Broken::Replaced(gone),
+            Err(broken @ (Broken::Replaced(_) | Broken::Store(_))) => broken,
         }
     }
 
@@ -268,7 +292,19 @@ impl Reader {
                 Ok(entries) => self.take(entries, tail.has_seen_mark()),
                 Err(broken) => return broken,
             }
+            if let Err(broken) = self.end_silence().await {
+                return broken;
+            }
         }
+    }
+
+    /// Writes an event when none has come for long, so that every position stays near the end of the log.
+    async fn end_silence(&mut self) -> Result<(), Broken> {
+        if self.heard.elapsed() >= self.source.quiet_max() {
+            self.source.write_opening().await?;
+            self.heard = Instant::now();
+        }
+        Ok(())
     }
 
     async fn open(&self) -> Result<Tail, Broken> {
@@ -293,6 +329,10 @@ impl Reader {
         }
         if let Some(last) = entries.last() {
             self.place = Some(last.place());
+            self.heard = Instant::now();
+        }
+        if let Some(commit) = entries.iter().rev().find_map(Entry::commit) {
+            self.commit = Some(Witness::Commit(commit.key(), commit.id()));
         }
         if !entries.is_empty() {
             self.hub.push(entries);

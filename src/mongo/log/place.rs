@@ -117,6 +117,14 @@ impl Entry {
         }
     }
 
+    /// The commit that it tells of.
+    pub(super) fn commit(&self) -> Option<&Arc<Commit>> {
+        match &self.inserted {
+            Inserted::Commit(commit) => Some(commit),
+            Inserted::Opening(_) => None,
+        }
+    }
+
     /// About how much memory it takes.
     pub(super) fn bytes(&self) -> usize {
         let inserted = match &self.inserted {

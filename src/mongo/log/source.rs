@@ -8,7 +8,7 @@ use std::time::Duration;
 use actors::event_store::StoreError;
 use actors::log::{LogError, LogId};
 use futures_util::StreamExt;
-use mongodb::bson::{DateTime, Document, RawDocumentBuf, doc};
+use mongodb::bson::{Document, RawDocumentBuf, doc};
 use mongodb::error::{Error, ErrorKind};
 use mongodb::options::{IndexOptions, ReadConcern};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
@@ -26,9 +26,10 @@ use super::place::{Place, Witness};
 pub(super) const PAGE_EVENTS_MAX: u32 = 256;
 /// How long the server waits for an event before it says that there is none. It is alive as long as it says that.
 pub(super) const AWAIT: Duration = Duration::from_secs(1);
-/// Each document written by somebody who follows from now on.
+/// Each document written by somebody who follows from now on, or after a long silence.
 pub(super) const OPENINGS: &str = "openings";
-/// An opening is needed while it is the newest event that a saved position knows: as long as nothing is ordered.
+/// An opening is needed while it is the newest event that a saved position knows: until there are others, which come
+/// every few minutes as long as docket runs.
 const OPENING_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// The server's words for: the place cannot be found (any more).
@@ -135,36 +136,46 @@ impl Source {
         self.server.answer_within()
     }
 
+    /// How long there may be no event.
+    pub(super) fn quiet_max(&self) -> Duration {
+        self.server.quiet_max()
+    }
+
     /// Whether the server knows a place, and with it everything behind it.
     pub(super) async fn knows(&self, place: &Place) -> Result<(), Broken> {
         self.watch(Some(place), 1).await.map(drop)
     }
 
     /// Whether the store has what was inserted at a place. Linearizable: else a member that was primary until a moment
-    /// ago could miss what is there.
+    /// ago could miss what is there. An opening that is absent may just have been deleted for its age; nobody deletes
+    /// commits.
     pub(super) async fn has(&self, witness: &Witness) -> Result<(), Broken> {
-        let there = match witness {
+        let absent = || format!("the store does not have {witness}");
+        match witness {
             Witness::Commit(key, id) => {
                 let found = self.commits.find_one(doc! { "_id": key.to_string() });
                 let found = found.projection(doc! { "_id": 1, "id": 1 });
                 let found = found.read_concern(ReadConcern::linearizable()).max_time(self.server.answer_within());
                 let found = self.server.answer(found).await?;
-                found.is_some_and(|found| commits::name(&found).is_ok_and(|(_, there)| there == *id))
+                let there = found.is_some_and(|found| commits::name(&found).is_ok_and(|(_, there)| there == *id));
+                there.then_some(()).ok_or_else(|| Broken::Replaced(absent()))
             }
             Witness::Opening(id) => {
                 let found = self.openings.find_one(doc! { "_id": id.to_string() });
                 let found = found.read_concern(ReadConcern::linearizable()).max_time(self.server.answer_within());
-                self.server.answer(found).await?.is_some()
+                let there = self.server.answer(found).await?.is_some();
+                there.then_some(()).ok_or_else(|| Broken::Lost(absent()))
             }
-        };
-        there.then_some(()).ok_or_else(|| Broken::Replaced(format!("the store does not have {witness}")))
+        }
     }
 
-    /// Writes an opening. Its event comes behind the events of everything that was acknowledged before the call.
+    /// Writes an opening. Its event comes behind the events of everything that was acknowledged before the call. The
+    /// time is the server's, which also deletes by it: a process whose clock is wrong would lose its openings at once.
     pub(super) async fn write_opening(&self) -> Result<Uuid, Broken> {
         let id = Uuid::now_v7();
-        let opening = doc! { "_id": id.to_string(), "at": DateTime::now() };
-        self.server.answer(self.openings.insert_one(opening)).await?;
+        let dated = doc! { "$currentDate": { "at": true } };
+        let write = self.openings.update_one(doc! { "_id": id.to_string() }, dated).upsert(true);
+        self.server.answer(write).await?;
         Ok(id)
     }
 

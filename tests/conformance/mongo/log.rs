@@ -18,6 +18,13 @@ use docket::mongo::{Server, Store};
 
 const DATABASE: &str = "docket";
 
+/// A process that ends every silence of the log after that time.
+async fn open_talkative(uri: &str, quiet_max: Duration) -> Store {
+    let settings = Settings { answer_within: Duration::from_secs(10), quiet_max, ..Settings::new(uri) };
+    let server = Server::new(&settings).await.expect("an address");
+    Store::open(&server, DATABASE).await.expect("a store")
+}
+
 /// The store as a process has it that was just started.
 async fn open(uri: &str) -> Store {
     open_in(uri, DATABASE).await

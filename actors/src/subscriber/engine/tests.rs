@@ -441,6 +441,30 @@ fn a_position_is_stored_only_with_everything_before_it() {
 }
 
 #[test]
+fn a_position_that_moves_without_a_commit_is_stored_by_itself() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let mut actions = engine.step(Input::Delivered(Vec::new(), position(7, None)), world.now);
+    // The last of those that come meanwhile.
+    for token in [8, 9] {
+        actions.extend(engine.step(Input::Delivered(Vec::new(), position(token, None)), world.now));
+    }
+    let mut stored = Vec::new();
+    let mut actions: VecDeque<_> = actions.into();
+    while let Some(action) = actions.pop_front() {
+        if let Action::Commit(transaction) = &action {
+            assert!(transaction.rows.is_empty() && transaction.effects.is_empty());
+            stored.extend(transaction.progress.as_ref().map(|progress| progress.position.token.clone()));
+        }
+        if let Some(input) = world.answer(action) {
+            actions.extend(engine.step(input, world.now));
+        }
+    }
+    assert_eq!(stored, ["7", "9"]);
+    assert_eq!(world.inbox.progress().map(|progress| progress.position), Some(position(9, None)));
+}
+
+#[test]
 fn a_history_that_comes_in_small_pages_fills_a_gap_at_once_and_fails_nothing() {
     let mut world = World::new();
     world.history_page_max = 1;

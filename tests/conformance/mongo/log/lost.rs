@@ -4,12 +4,14 @@ use std::time::{Duration, Instant};
 
 use actors::commit::CommitId;
 use actors::event_store::EventStore;
-use actors::log::{Log, LogError, Position};
+use actors::log::{From, Log, LogError, Position};
 use actors::testing::commits::{first, group};
-use actors::testing::conformance::{append, block_on, ids, written};
+use actors::testing::conformance::{PATIENCE, append, block_on, ids, written};
+use futures_util::FutureExt;
+use mongodb::bson::{Document, doc};
 use servers::{MongoDatabase, MongoServer, Proxy, Request};
 
-use super::{fails, follow_from, follow_now, given, one, open, open_in, refused, write};
+use super::{fails, follow_from, follow_now, follow_soon, given, one, open, open_in, open_talkative, refused, write};
 
 /// Fewer than a test writes, more than a quiet moment does.
 const OPLOG_ENTRIES: u32 = 2_000;
@@ -70,6 +72,64 @@ fn a_position_that_was_pruned_while_nobody_followed_is_lost() {
         let mut follow = follow_now(&store).await;
         let new = one(&store).await;
         assert_eq!(given(&mut follow, 1).await, [new]);
+    });
+}
+
+/// What others write fills the oplog, too.
+#[test]
+fn a_position_outlives_any_silence_of_the_log() {
+    block_on(async {
+        let server = MongoServer::start_with_oplog_of(OPLOG_ENTRIES).await;
+        let store = open_talkative(&server.uri(), Duration::from_millis(500)).await;
+        let mut follow = follow_now(&store).await;
+        let last = one(&store).await;
+        assert_eq!(given(&mut follow, 1).await, [last]);
+        let mut saved = follow.position();
+        let behind_the_last = saved.clone();
+        let client = mongodb::Client::with_uri_str(server.uri()).await.expect("an address");
+        let foreign = client.database("foreign").collection::<Document>("documents");
+        for _ in 0..4 {
+            foreign.insert_many(vec![doc! {}; OPLOG_ENTRIES as usize / 2]).await.expect("written");
+            let before = saved.clone();
+            while saved == before {
+                let nothing = tokio::time::timeout(PATIENCE, follow.next(100)).await.expect("in time");
+                assert!(nothing.expect("the log can be followed").is_empty());
+                saved = follow.position();
+            }
+        }
+        drop((follow, store));
+
+        let store = open(&server.uri()).await;
+        refused(&store, &behind_the_last).await;
+        let mut follow = follow_from(&store, &saved).await;
+        let new = one(&store).await;
+        assert_eq!(given(&mut follow, 1).await, [new]);
+    });
+}
+
+/// Openings are deleted when they are old. Whoever still has one as a witness scans; nobody takes the store for another.
+#[test]
+fn an_opening_that_was_deleted_is_a_lost_position_and_no_other_store() {
+    block_on(async {
+        let server = MongoServer::start().await;
+        let proxy = Proxy::before(server.address());
+        let (store, writer) = (open(&proxy.uri()).await, open(&server.uri()).await);
+        let mut follow = follow_now(&store).await;
+        let last = one(&writer).await;
+        assert_eq!(given(&mut follow, 1).await, [last]);
+        let opening = follow_now(&store).await.position();
+        let client = mongodb::Client::with_uri_str(server.uri()).await.expect("an address");
+        let openings = client.database(super::DATABASE).collection::<Document>("openings");
+        openings.delete_many(doc! {}).await.expect("deleted");
+        proxy.drop_connections();
+        fails(&mut follow).await;
+        proxy.pass();
+        let mut again = follow_soon(&store, From::Now).await;
+        let new = one(&writer).await;
+        assert_eq!(given(&mut again, 1).await, [new]);
+        assert!(store.replaced().now_or_never().is_none());
+        let why = refused(&store, &opening).await;
+        assert!(why.contains("the store does not have the opening"), "{why}");
     });
 }
 
