@@ -9,21 +9,23 @@
 //! process writes one, and positions move over them: others fill the server's oplog, too, and a place is lost when the
 //! oplog has forgotten what comes behind it.
 //!
-//! **A position** is a resume token and its *witness*: the document whose event has this token. Only tokens of events are
-//! given away, never those that a server gives between events, and no stream is ever opened at a time: neither could be
-//! held against what the store has. A token by itself says nothing about the store either; one that is newer than the
-//! store resumes without an error and sees nothing. Two things show that a place is in this log:
+//! **A position** is a resume token, the time of its event, and its *witness*: the document whose event has this token.
+//! Only tokens of events are given away, never those that a server gives between events, and no stream is ever opened at a
+//! time: neither could be held against what the store has. A token by itself says nothing about the store either; one that
+//! is newer than the store resumes without an error and sees nothing. Two things show that a place is in this log:
 //! - The witness is still in the store. It is looked for when the stream is open, by its id, which nobody gives twice.
 //! - The server knows the token. It says whether it does when a stream is opened, except of one beyond the end of its log,
-//!   of which it gives nothing; so it is asked again when the first event comes ([`tail`]).
+//!   of which it gives nothing until it is there. So a position has the time of its event, and whoever opens a stream then
+//!   writes a mark: in the log of the position, the mark's time is later. The server is asked again when the first event
+//!   comes ([`tail`]).
 //!
 //! This is enough in every order of events:
 //! - *Restored from an older copy, to the same server, data files or dump:* what was written since the copy is gone, and
 //!   with it the witness of every newer position, whatever has been written in its place. A position whose witness is in
 //!   the copy was given before the copy: with the data files its place in the oplog is there too, and everything behind it.
 //!   With a dump the oplog goes on, and tells between the place and the restored commits that the collection was dropped.
-//! - *Restored on another server:* the witness may be there, the place in the oplog is not. A MongoDB says so (280, 286);
-//!   of one beyond its end, when its log has come so far. Until then the follower waits.
+//! - *Restored on another server:* the witness may be there, the place in the oplog is not. A MongoDB says so (280, 286),
+//!   and of one beyond its end the mark does.
 //! - *Dropped, renamed, written anew:* the witness is gone; if the witness is an opening, the stream tells of it.
 //! - *Replaced while docket runs:* the connection breaks or the stream tells of it; every reopening begins with the
 //!   witness again.
@@ -109,7 +111,7 @@ impl Store {
     async fn follow_from_now(&self, mut attached: Attached) -> Result<Follower, LogError> {
         let end = attached.hub.ring().end();
         let hubs = &self.shared.hubs;
-        let opening = hubs.source().write_opening().await?;
+        let opening = hubs.source().write_opening().await?.id;
         let comes = tokio::time::timeout(hubs.source().answer_within(), comes(&mut attached, opening, end));
         match comes.await {
             Ok(come) => come.map(|(number, place)| Follower::in_ring(hubs, attached, number, place)),

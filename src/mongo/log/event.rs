@@ -30,6 +30,7 @@ pub(super) fn entry(event: &RawDocument) -> Result<Entry, Broken> {
         return Err(Broken::Replaced(format!("the collection of commits is not the same any more ({operation})")));
     }
     let token = event.get_document("_id").ok().and_then(Token::of_event).ok_or_else(|| damaged("resume token"))?;
+    let time = event.get_timestamp("clusterTime").map_err(|_| damaged("time"))?.into();
     let collection = event.get_document("ns").and_then(|ns| ns.get_str("coll")).map_err(|_| damaged("collection"))?;
     let document = event.get_document("fullDocument").map_err(|_| damaged("document"))?;
     let inserted = if collection == COMMITS {
@@ -38,7 +39,7 @@ pub(super) fn entry(event: &RawDocument) -> Result<Entry, Broken> {
         let id = document.get_str("_id").ok().and_then(|id| Uuid::parse_str(id).ok());
         Inserted::Opening(id.ok_or_else(|| damaged("readable opening"))?)
     };
-    Ok(Entry { token, inserted })
+    Ok(Entry { token, time, inserted })
 }
 
 impl From<StoreError> for Broken {

@@ -6,14 +6,23 @@ use std::sync::Arc;
 
 use actors::commit::{Commit, CommitId, CommitKey};
 use actors::log::{LogId, Position};
-use mongodb::bson::{Document, RawDocument, doc};
+use mongodb::bson::{Document, RawDocument, Timestamp, doc};
 use uuid::Uuid;
 
 /// Behind an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) token: Token,
+    pub(super) time: Time,
     pub(super) witness: Witness,
+}
+
+/// When, on the clock of the server's own log: what is written later has a later time there, wherever clocks are wrong.
+/// The times of two logs say nothing about each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Time {
+    seconds: u32,
+    count: u32,
 }
 
 /// The document whose insertion the event tells.
@@ -31,6 +40,7 @@ pub(super) struct Token(Arc<str>);
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) token: Token,
+    pub(super) time: Time,
     pub(super) inserted: Inserted,
 }
 
@@ -48,14 +58,16 @@ impl Place {
     /// The place that a position names, or why it can name none.
     pub(super) fn read(position: &Position) -> Result<Self, String> {
         let unreadable = || format!("{:?} is not a resume token with its witness", position.token);
-        let (token, witness) = position.token.split_once(' ').ok_or_else(unreadable)?;
+        let (token, behind) = position.token.split_once(' ').ok_or_else(unreadable)?;
+        let (time, witness) = behind.split_once(' ').ok_or_else(unreadable)?;
         let token = Token::of(token).ok_or_else(unreadable)?;
+        let time = Time::read(time).ok_or_else(unreadable)?;
         let id = position.commit.ok_or("it does not say which commit is before it")?;
         let witness = match witness {
             OPENING => Witness::Opening(id.0),
             key => Witness::Commit(key.parse().map_err(|_| unreadable())?, id),
         };
-        Ok(Self { token, witness })
+        Ok(Self { token, time, witness })
     }
 
     /// As it is stored. For a place at which nothing had been committed yet the commit id is the opening's.
@@ -64,7 +76,7 @@ impl Place {
             Witness::Commit(key, id) => (key.to_string(), id),
             Witness::Opening(id) => (OPENING.to_owned(), CommitId(id)),
         };
-        Position { log, token: format!("{} {witness}", self.token.0), commit: Some(id) }
+        Position { log, token: format!("{} {} {witness}", self.token.0, self.time), commit: Some(id) }
     }
 }
 
@@ -74,6 +86,25 @@ impl fmt::Display for Witness {
             Self::Commit(key, id) => write!(f, "the commit {key} with the id {}", id.0),
             Self::Opening(id) => write!(f, "the opening {id}"),
         }
+    }
+}
+
+impl From<Timestamp> for Time {
+    fn from(told: Timestamp) -> Self {
+        Self { seconds: told.time, count: told.increment }
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.seconds, self.count)
+    }
+}
+
+impl Time {
+    fn read(text: &str) -> Option<Self> {
+        let (seconds, count) = text.split_once('.')?;
+        Some(Self { seconds: seconds.parse().ok()?, count: count.parse().ok()? })
     }
 }
 
@@ -106,7 +137,7 @@ impl Entry {
             Inserted::Commit(commit) => Witness::Commit(commit.key(), commit.id()),
             Inserted::Opening(id) => Witness::Opening(*id),
         };
-        Place { token: self.token.clone(), witness }
+        Place { token: self.token.clone(), time: self.time, witness }
     }
 
     /// Whether it tells of that opening.
@@ -142,7 +173,11 @@ mod tests {
     use super::*;
 
     fn places() -> [Place; 2] {
-        let entry = |inserted| Entry { token: Token::of("82AB0c").expect("a token"), inserted };
+        let entry = |inserted| Entry {
+            token: Token::of("82AB0c").expect("a token"),
+            time: Time { seconds: 1_795_000_000, count: 7 },
+            inserted,
+        };
         [entry(Inserted::Commit(first(1))).place(), entry(Inserted::Opening(Uuid::now_v7())).place()]
     }
 
@@ -157,7 +192,8 @@ mod tests {
     #[test]
     fn what_names_no_place_is_refused_with_words() {
         let good = places()[0].position(LogId(Uuid::now_v7()));
-        for token in ["", "nonsense", "82AB0C", " opening", "82AB0 opening", "82ABXX opening", "82AB0C nobody:1"] {
+        let wrong = ["", "nonsense", "82AB0C", " 1.1 opening", "82AB0 1.1 opening", "82ABXX 1.1 opening"];
+        for token in wrong.into_iter().chain(["82AB0C 1.1 nobody:1", "82AB0C opening", "82AB0C 1 opening"]) {
             let read = Place::read(&Position { token: token.to_owned(), ..good.clone() });
             assert_eq!(read, Err(format!("{token:?} is not a resume token with its witness")));
         }

@@ -62,16 +62,22 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::super::place::Inserted;
+    use super::super::place::Time;
     use super::*;
     use actors::testing::commits::first_of_bytes;
+    use mongodb::bson::Timestamp;
 
     fn token(number: u64) -> Token {
         let id = mongodb::bson::rawdoc! { "_data": format!("{number:08X}") };
         Token::of_event(&id).expect("a token")
     }
 
+    fn time(number: u64) -> Time {
+        Timestamp { time: 1_795_000_000, increment: u32::try_from(number).expect("few") }.into()
+    }
+
     fn opening(number: u64) -> Entry {
-        Entry { token: token(number), inserted: Inserted::Opening(Uuid::now_v7()) }
+        Entry { token: token(number), time: time(number), inserted: Inserted::Opening(Uuid::now_v7()) }
     }
 
     #[test]
@@ -93,7 +99,11 @@ mod tests {
     fn large_commits_take_no_more_memory_than_small_ones() {
         let mut ring = Ring::default();
         for number in 0..100 {
-            ring.push(Entry { token: token(number), inserted: Inserted::Commit(first_of_bytes(900_000)) });
+            ring.push(Entry {
+                token: token(number),
+                time: time(number),
+                inserted: Inserted::Commit(first_of_bytes(900_000)),
+            });
             assert!(ring.bytes <= BYTES_MAX);
         }
         assert_eq!(ring.end(), 100);

@@ -20,7 +20,7 @@ use super::super::error::store_error;
 use super::super::server::{Failed, Server};
 use super::super::store::COMMITS;
 use super::event;
-use super::place::{Place, Witness};
+use super::place::{Place, Time, Witness};
 
 /// Most events of a page. A server may give so many of any size at once.
 pub(super) const PAGE_EVENTS_MAX: u32 = 256;
@@ -80,6 +80,22 @@ impl Broken {
             return Self::Lost(format!("MongoDB says: {} ({} {})", said.message, said.code, said.code_name));
         }
         Self::Store(store_error(error))
+    }
+}
+
+/// An opening that was written.
+pub(super) struct Written {
+    pub(super) id: Uuid,
+    /// A time at which it was in the server's log. A server that is no member of a replica set says none.
+    pub(super) by: Option<Time>,
+}
+
+/// A command that writes says inside of its answer that it did not.
+fn refusal(said: &Document) -> Result<(), Broken> {
+    let refused = ["writeErrors", "writeConcernError"].into_iter().find_map(|name| said.get(name));
+    match refused {
+        Some(why) => Err(Broken::Store(StoreError::Away(format!("MongoDB did not write an opening: {why}")))),
+        None => Ok(()),
     }
 }
 
@@ -171,12 +187,17 @@ impl Source {
 
     /// Writes an opening. Its event comes behind the events of everything that was acknowledged before the call. The
     /// time is the server's, which also deletes by it: a process whose clock is wrong would lose its openings at once.
-    pub(super) async fn write_opening(&self) -> Result<Uuid, Broken> {
+    pub(super) async fn write_opening(&self) -> Result<Written, Broken> {
         let id = Uuid::now_v7();
         let dated = doc! { "$currentDate": { "at": true } };
-        let write = self.openings.update_one(doc! { "_id": id.to_string() }, dated).upsert(true);
-        self.server.answer(write).await?;
-        Ok(id)
+        let upsert = doc! { "q": { "_id": id.to_string() }, "u": dated, "upsert": true };
+        // As a command: its answer says the time.
+        let write = doc! {
+            "update": OPENINGS, "updates": [upsert], "writeConcern": { "w": "majority", "j": true },
+        };
+        let said = self.server.answer(self.database.run_command(write)).await?;
+        refusal(&said)?;
+        Ok(Written { id, by: said.get_timestamp("operationTime").ok().map(Time::from) })
     }
 
     /// Lets the server delete openings that nobody needs any more.

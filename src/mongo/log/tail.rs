@@ -56,7 +56,13 @@ impl Tail {
         if let Some(place) = &behind {
             source.has(&place.witness).await?;
         }
-        let mark = Mark { id: source.write_opening().await?, seen: false };
+        let written = source.write_opening().await?;
+        if let Some(place) = &behind
+            && written.by.is_some_and(|by| by < place.time)
+        {
+            return Err(Broken::Lost(format!("it is beyond the end of the log: {} is later than now", place.time)));
+        }
+        let mark = Mark { id: written.id, seen: false };
         let last = Last { asked, close: true };
         let counted = source.counted();
         Ok(Self {

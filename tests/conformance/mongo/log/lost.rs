@@ -107,6 +107,28 @@ fn a_position_outlives_any_silence_of_the_log() {
     });
 }
 
+/// Another server may be behind the one that gave a position, and have its witness from a copy. It takes the place for one
+/// that is to come, and would give nothing until then.
+#[test]
+fn a_place_beyond_the_end_of_the_log_is_lost_at_once() {
+    block_on(async {
+        let database = MongoDatabase::new();
+        let store = open_in(database.uri(), database.name()).await;
+        let mut follow = follow_now(&store).await;
+        one(&store).await;
+        given(&mut follow, 1).await;
+        let good = follow.position();
+        let [token, time, witness] = good.token.split(' ').collect::<Vec<_>>()[..] else { panic!("{good:?}") };
+        let (seconds, count) = time.split_once('.').expect("a time");
+        let ahead = format!("{}.{count}", seconds.parse::<u32>().expect("seconds") + 3_600);
+        drop(follow);
+        let store = open_in(database.uri(), database.name()).await;
+        let why = refused(&store, &Position { token: format!("{token} {ahead} {witness}"), ..good.clone() }).await;
+        assert!(why.contains("beyond the end of the log"), "{why}");
+        follow_from(&store, &good).await;
+    });
+}
+
 /// Openings are deleted when they are old. Whoever still has one as a witness scans; nobody takes the store for another.
 #[test]
 fn an_opening_that_was_deleted_is_a_lost_position_and_no_other_store() {
