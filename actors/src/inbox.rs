@@ -138,9 +138,11 @@ impl TransactionId {
 pub struct Begun {
     /// The new term.
     pub term: Term,
-    /// How long the term is certainly this process's own, counted from before the call, unless it is renewed. `None`
-    /// where no other process can begin one.
+    /// How long a lease lasts: the term is certainly this process's own for so long after it asked for what held the
+    /// lease last, be it this call, a renewal or a transaction. `None` where no other process can begin one.
     pub lease: Option<Duration>,
+    /// How long after the call the lease was held last: a call that takes long holds on to it meanwhile.
+    pub held_after: Duration,
     /// The present generation.
     pub generation: Generation,
     /// How far the log was followed; `None` for a subscriber that has never begun.

@@ -7,6 +7,7 @@
 use actors::log::LogId;
 use mongodb::Collection;
 use mongodb::bson::{DateTime, Document, doc};
+use mongodb::options::ReadConcern;
 use uuid::Uuid;
 
 use super::error::is_duplicate_key;
@@ -69,7 +70,9 @@ impl Mark {
     /// # Errors
     /// When the server does not answer.
     pub async fn look(&self) -> Result<Found, Failed> {
-        let Some(log) = self.server.answer(self.store.find_one(doc! { "_id": LOG })).await? else {
+        // What was written just now is seen, also before a majority has it.
+        let find = self.store.find_one(doc! { "_id": LOG }).read_concern(ReadConcern::linearizable());
+        let Some(log) = self.server.answer(find.max_time(self.server.answer_within())).await? else {
             let commit = self.server.answer(self.commits.find_one(doc! {}).projection(doc! { "_id": 1 })).await?;
             return Ok(if commit.is_none() { Found::Nothing } else { Found::InUse });
         };

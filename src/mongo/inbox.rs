@@ -158,8 +158,9 @@ impl MongoInbox {
     }
 
     async fn sums(&self, collection: &str, pipeline: [Document; 2]) -> Result<Document, InboxError> {
+        let collection = self.database.collection::<Document>(collection);
         let sums = async {
-            let mut sums = self.database.collection::<Document>(collection).aggregate(pipeline).await?;
+            let mut sums = collection.aggregate(pipeline).max_time(TOTALS_WITHIN).await?;
             if sums.advance().await? { sums.deserialize_current() } else { Ok(Document::new()) }
         };
         sums.await.map_err(|error| inbox_error(store_error(&error)))
@@ -257,7 +258,8 @@ impl Inbox for MongoInbox {
         let (totals, kept_at) = self.totals_while_held(generation, subscriber.term, called_at).await?;
         Ok(Begun {
             term: read_term(subscriber.term)?,
-            lease: Some(kept_at - called_at + self.lease.lasts()),
+            lease: Some(self.lease.lasts()),
+            held_after: kept_at - called_at,
             generation,
             paused: subscriber.paused,
             totals,

@@ -309,6 +309,7 @@ fn begin(connection: &Connection) -> rusqlite::Result<Change<Begun>> {
             Ok(Begun {
                 term: Term(rows::counted(row, 0)?),
                 lease: None,
+                held_after: std::time::Duration::ZERO,
                 generation: Generation(row.get(1)?),
                 paused: row.get(2)?,
                 progress: progress(row)?,

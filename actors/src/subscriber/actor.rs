@@ -335,7 +335,7 @@ impl SubscriberActor {
         let seed = begun.term.0 ^ self.begun_at.1.as_millis().unsigned_abs();
         self.life = Life::Active(Box::new(Active {
             term: begun.term,
-            lease: Lease::new(begun.lease, asked_at),
+            lease: Lease::new(begun.lease, asked_at + begun.held_after),
             said_over: false,
             before: self.status.borrow().at_rest(SubscriberState::Starting),
             engine: Engine::new((*self.handling.settings).clone(), begun, seed),

@@ -34,7 +34,7 @@ enum Until {
 pub(super) struct Held(watch::Receiver<Until>);
 
 impl Lease {
-    /// As the store gave it, when it was asked for at that moment.
+    /// As long as the store says, last held at that moment, or a little later.
     pub(super) fn new(length: Option<Duration>, asked_at: Instant) -> Self {
         let until = length.map_or(Until::ForEver, |length| Until::At(asked_at + length));
         Self { length, until: watch::Sender::new(until) }

@@ -126,6 +126,7 @@ impl MemoryInbox {
         Begun {
             term,
             lease: self.length(),
+            held_after: Duration::ZERO,
             generation: tables.generation,
             progress: tables.progress.clone(),
             paused: tables.paused,

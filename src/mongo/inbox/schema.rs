@@ -2,6 +2,7 @@
 
 use actors::inbox::InboxError;
 use mongodb::bson::{DateTime, Document, doc};
+use mongodb::options::ReadConcern;
 use mongodb::{Database, IndexModel};
 use serde::Deserialize;
 
@@ -77,7 +78,9 @@ async fn subscriber(server: &Server, database: &Database, name: &str) -> Result<
             }
         });
         made.await.map_err(write_error)?;
-        found = server.answer(subscribers.find_one(only())).await.map_err(read_error)?;
+        // Who lost may be here before a majority has what the winner wrote.
+        let find = subscribers.find_one(only()).read_concern(ReadConcern::linearizable());
+        found = server.answer(find.max_time(server.answer_within())).await.map_err(read_error)?;
     }
     read(found.ok_or_else(|| InboxError::Damaged("it does not say whose it is".to_owned()))?)
 }

@@ -5,7 +5,7 @@ mod unclear;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actors::inbox::{Committed, Inbox, InboxError, Row, Transaction};
 use actors::order::OrderId;
@@ -55,6 +55,12 @@ impl Database {
     async fn subscriber(&self) -> mongodb::Collection<Document> {
         let server = Server::new(&settings(self.0.uri())).await.expect("a server");
         server.database(&format!("{}_test", self.0.name())).collection("subscriber")
+    }
+
+    /// When the lease ends, by the server's clock.
+    async fn until(&self) -> SystemTime {
+        let subscriber = self.subscriber().await.find_one(doc! {}).await.expect("read").expect("a subscriber");
+        subscriber.get_datetime("until").expect("a time").to_system_time()
     }
 }
 

@@ -154,3 +154,23 @@ async fn what_is_held_by_an_open_transaction_is_given_up_in_good_time() {
     assert!(settled == Committed::Written || settled == Committed::Fenced(vec![order]), "{settled:?}");
     behind.is_written_once(order, &transaction).await;
 }
+
+/// The rows take longer to be counted than a lease lasts. The lease is held on to meanwhile, and is no longer for that.
+#[tokio::test]
+async fn a_lease_is_no_longer_because_beginning_took_long() {
+    let behind = Behind::begin(SHORT).await;
+    behind.proxy.hold_answers(|request| request.command == "aggregate" && request.collection == "inbox");
+    let began_at = Instant::now();
+    let before = behind.database.until().await;
+    let counted = async {
+        // It begins, and renews that.
+        while behind.database.until().await < before + SHORT / 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        behind.proxy.pass();
+    };
+    let (begun, ()) = tokio::join!(behind.inbox.begin(), counted);
+    let begun = begun.expect("begun");
+    assert_eq!(begun.lease, Some(SHORT));
+    assert!(!begun.held_after.is_zero() && begun.held_after <= began_at.elapsed(), "{:?}", begun.held_after);
+}
