@@ -301,11 +301,26 @@ impl Config {
                 wrong.push((key.to_owned(), reason));
             }
         }
+        wrong.extend(self.leases_wrong());
         wrong.extend(self.mongodb_wrong().map(|(key, reason)| (format!("mongodb.{key}"), reason)));
         if self.http.bind == self.ops.bind && self.http.bind.port() != 0 {
             wrong.push(("ops.bind".to_owned(), format!("{} is http.bind already", self.ops.bind)));
         }
         wrong
+    }
+
+    /// Leases that end while their holder may be in a transaction: its statements, and its commit.
+    fn leases_wrong(&self) -> Vec<(String, String)> {
+        let answer = self.mongodb.answer_timeout_ms;
+        let transaction = answer.saturating_mul(2);
+        let overridden = self.subscribers.iter().map(|(name, limits)| (format!("subscribers.{name}"), limits));
+        let sections = overridden.chain([("subscriber".to_owned(), &self.subscriber)]);
+        let short = sections.filter(|(_, limits)| !self.mongodb.uri.is_empty() && limits.lease_ms < transaction);
+        let reason = format!(
+            "must be {transaction} or more, twice mongodb.answer_timeout_ms ({answer}): else a lease ends while its holder \
+             is in a transaction"
+        );
+        short.map(|(section, _)| (format!("{section}.lease_ms"), reason.clone())).collect()
     }
 
     fn mongodb_wrong(&self) -> impl Iterator<Item = (&'static str, String)> {
@@ -777,5 +792,7 @@ mod tests {
         );
         refused("[journal]\nwrite_max_ms = 1000", &[], &["mongodb.selection_timeout_ms", "journal.write_max_ms"]);
         refused("[mongodb]\npool_max = 0", &[], &["mongodb.pool_max", "1 or more"]);
+        let short = "[mongodb]\nuri = \"mongodb://127.0.0.1\"\n[subscriber]\nlease_ms = 5999";
+        refused(short, &[], &["subscriber.lease_ms", "6000 or more", "mongodb.answer_timeout_ms"]);
     }
 }

@@ -10,6 +10,13 @@ pub const NAMESPACE_EXISTS: i32 = 48;
 /// There is no room on the server's disk (`OutOfDiskSpace`).
 pub const OUT_OF_DISK_SPACE: i32 = 14_031;
 
+/// A transaction is in the way (`WriteConflict`).
+pub const WRITE_CONFLICT: i32 = 112;
+/// The same, given up on sooner (`LockTimeout`).
+pub const LOCK_TIMEOUT: i32 = 24;
+/// It took longer than it was to (`MaxTimeMSExpired`).
+pub const OUT_OF_TIME: i32 = 50;
+
 /// Somebody has forbidden it (`DocumentValidationFailure`, `UserWritesBlocked`), or it is too large.
 const FORBIDDEN: [i32; 3] = [121, 371, 10_334];
 

@@ -26,6 +26,7 @@ use actors::inbox::{
 };
 use actors::order::OrderId;
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
 use mongodb::bson::{Document, doc};
 use mongodb::options::{FindOptions, SessionOptions};
 use mongodb::{Collection, Database};
@@ -40,7 +41,7 @@ use self::schema::{DOCUMENTS, EFFECTS, INBOX, ONLY, SUBSCRIBER, Subscriber};
 use self::statements::Refused;
 use self::transaction::{Attempt, Writer};
 use super::error::store_error;
-use super::lease::{Acquired, Held, Lease, Seen};
+use super::lease::{Acquired, Free, Held, Lease, Seen};
 use super::server::{Failed, Server};
 
 /// How long the rows of lanes that are held may take to be counted: some ten million.
@@ -49,6 +50,8 @@ const TOTALS_WITHIN: Duration = Duration::from_secs(60);
 const ATTEMPTS_MAX: u32 = 5;
 /// The wait after the first attempt; it grows with each.
 const AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// Orders with many effects whose effects are loaded at once.
+const LOADS_AT_ONCE: usize = 8;
 /// Most documents that the server sends at once; what it sends is at most 16 MiB in any case.
 const PAGE: u32 = 10_000;
 
@@ -172,11 +175,13 @@ impl MongoInbox {
         Ok(Generation(schema::read(document)?.generation))
     }
 
-    /// Takes the lease when it can be had, and what a transaction of the last term may have left open with it.
+    /// Takes the lease when it can be had. Whoever has a transaction under way is let finish it, and has the lease then;
+    /// one that nobody goes on with is ended.
     async fn acquire(&self) -> Result<Document, InboxError> {
-        for _ in 0..2 {
-            let last = match self.lease.look().await.map_err(read_error)? {
-                Seen::Free(last) => last,
+        self.clear_way().await;
+        for _ in 0..3 {
+            let free = match self.lease.look().await.map_err(read_error)? {
+                Seen::Free(free) => free,
                 Seen::Held(held) => return Err(held_by(held)),
                 Seen::Absent => {
                     // Somebody dropped the database: the subscriber begins from nothing.
@@ -184,16 +189,30 @@ impl MongoInbox {
                     continue;
                 }
             };
-            if let Ok(session) = last.get_document("session") {
-                self.end_session(session).await;
-            }
-            match self.lease.acquire(doc! { "session": self.session_id.clone() }).await.map_err(write_error)? {
+            let with = doc! { "session": self.session_id.clone() };
+            match self.lease.acquire(&free, with).await.map_err(write_error)? {
                 Acquired::Now(document) => return Ok(document),
                 Acquired::Held(held) => return Err(held_by(held)),
+                Acquired::Blocked => self.end_abandoned(&free).await?,
                 Acquired::Absent => {}
             }
         }
-        Err(gone())
+        Err(InboxError::Away("a transaction that nobody goes on with holds it".to_owned()))
+    }
+
+    /// Ends the transaction that the last holder left open. Not before it has had the time that a transaction may take:
+    /// as long its holder is at work, and holds on to the lease with the commit.
+    async fn end_abandoned(&self, last: &Free) -> Result<(), InboxError> {
+        // Its statements, and its commit.
+        let ends_in = (self.server.answer_within() * 2).saturating_sub(last.over_for);
+        if !last.own && !ends_in.is_zero() {
+            let by = last.document.get_str("holder").unwrap_or("another process").to_owned();
+            return Err(InboxError::Held { by, ends_in });
+        }
+        if let Ok(session) = last.document.get_document("session") {
+            self.end_session(session).await;
+        }
+        Ok(())
     }
 
     /// Ends a transaction that nobody goes on with: until then it holds the subscriber's document, a minute perhaps.
@@ -234,6 +253,31 @@ impl MongoInbox {
             all.extend(self.find_effects(effects::of_order(*order), options).await?);
         }
         Ok(all)
+    }
+
+    /// The first effects of these orders that have no outcome, and of some orders more. Usually an order has one, and
+    /// they come at once; of those with many no more are sent than are wanted.
+    async fn waiting_effects(&self, orders: &[OrderId], limit: usize) -> Result<Vec<RecordedEffect>, InboxError> {
+        let at_once = orders.len().saturating_add(limit.max(1));
+        let options = first(effects::by_order(), at_once);
+        let mut found = self.find_effects(effects::waiting_of(orders), options).await?;
+        if found.len() < at_once {
+            return Ok(found);
+        }
+        // Some of the last order's may be missing, and all of those behind it.
+        let Some(last) = found.last().map(|effect| effect.effect.order) else { return Ok(found) };
+        found.retain(|effect| effect.effect.order < last);
+        let rest: Vec<_> = orders.iter().copied().filter(|order| *order >= last).collect();
+        for some in rest.chunks(LOADS_AT_ONCE) {
+            let loads: Vec<_> = some.iter().map(|order| self.first_waiting(*order, limit)).collect();
+            found.extend(try_join_all(loads).await?.into_iter().flatten());
+        }
+        Ok(found)
+    }
+
+    async fn first_waiting(&self, order: OrderId, limit: usize) -> Result<Vec<RecordedEffect>, InboxError> {
+        let options = first(doc! { "version": 1, "index": 1 }, limit.max(1));
+        self.find_effects(effects::waiting_of(&[order]), options).await
     }
 
     /// The orders whose row is not as it was read.
@@ -370,7 +414,7 @@ impl Inbox for MongoInbox {
     ) -> Result<Vec<RecordedEffect>, InboxError> {
         let by_order = match which {
             Which::All => self.all_effects(&orders, limit).await?,
-            Which::Waiting => self.find_effects(effects::waiting_of(&orders), FindOptions::default()).await?,
+            Which::Waiting => self.waiting_effects(&orders, limit).await?,
         };
         Ok(effects::first_of_each(&orders, by_order, limit))
     }

@@ -1,17 +1,25 @@
 //! A lease on a document: who works on what it stands for, in which term, until when. It is taken and judged by the
-//! server's clock alone; no process compares it with its own.
+//! server's clock; no process compares that with its own. One server's clock may be hours ahead of the next one's: so a
+//! lease is over, too, when it was watched for as long as it lasts and nobody held on to it.
 //!
 //! The lease only keeps processes out of one another's way. What protects the data is the term: whoever writes is to
 //! write this document in the same transaction, conditional on the term ([`Lease::held_in`], [`Lease::kept`]). So a
 //! process that was frozen and goes on conflicts with whoever took over, and one of the two has no effect.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use mongodb::Collection;
 use mongodb::bson::{DateTime, Document, doc};
+use mongodb::error::Error;
 use mongodb::options::ReturnDocument;
+use tokio::time::Instant;
 
+use super::error;
 use super::server::{Failed, Server};
+
+/// How long a transaction that is under way may keep a process waiting that wants the lease.
+const BLOCKED_AFTER: Duration = Duration::from_millis(500);
 
 /// A lease, as one process sees it. The document exists, with `term`, `holder` and `until`.
 pub struct Lease {
@@ -20,17 +28,36 @@ pub struct Lease {
     id: &'static str,
     holder: String,
     lasts: Duration,
+    watched: Mutex<Option<Watched>>,
+}
+
+/// Another process's lease as it is, and since when it has been so, by a clock of this machine that never jumps.
+struct Watched {
+    term: i64,
+    until: DateTime,
+    since: Instant,
 }
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Seen {
-    /// It can be had: it was given up, is over, or is this process's own. The document as it is.
-    Free(Document),
+    /// It can be had.
+    Free(Free),
     /// Another process has it.
     Held(Held),
     /// There is no such document.
     Absent,
+}
+
+/// A lease that can be had: it was given up, is over, or is this process's own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Free {
+    /// The document as it is.
+    pub document: Document,
+    /// Whether it is this process's own.
+    pub own: bool,
+    /// For how long it has been over.
+    pub over_for: Duration,
 }
 
 /// Who has a lease.
@@ -49,6 +76,8 @@ pub enum Acquired {
     Now(Document),
     /// Another process has it.
     Held(Held),
+    /// A transaction of somebody's has written the document, and is neither committed nor aborted.
+    Blocked,
     /// There is no such document.
     Absent,
 }
@@ -62,7 +91,7 @@ impl Lease {
         holder: &str,
         lasts: Duration,
     ) -> Self {
-        Self { server: server.clone(), documents, id, holder: holder.to_owned(), lasts }
+        Self { server: server.clone(), documents, id, holder: holder.to_owned(), lasts, watched: Mutex::new(None) }
     }
 
     /// How long it lasts after it was acquired, renewed or kept.
@@ -86,28 +115,57 @@ impl Lease {
     fn seen(&self, mut document: Document) -> Seen {
         let now = document.remove("now").and_then(|now| now.as_datetime().copied()).unwrap_or(DateTime::MIN);
         let until = document.get_datetime("until").copied().unwrap_or(DateTime::MIN);
-        let ends_in = until.timestamp_millis().saturating_sub(now.timestamp_millis());
-        match document.get_str("holder") {
-            Ok(by) if by != self.holder && ends_in > 0 => {
-                let ends_in = Duration::from_millis(u64::try_from(ends_in).unwrap_or(0));
-                Seen::Held(Held { by: by.to_owned(), ends_in })
-            }
-            Ok(_) | Err(_) => Seen::Free(document),
+        let holder = document.get_str("holder").ok();
+        let own = holder == Some(self.holder.as_str());
+        let (ends_in, over_for) = self.judge(&document, until, now);
+        match holder {
+            Some(by) if !own && !ends_in.is_zero() => Seen::Held(Held { by: by.to_owned(), ends_in }),
+            Some(_) | None => Seen::Free(Free { own, over_for, document }),
         }
     }
 
-    /// Begins a new term, unless another process has the lease; `with` is written too. When nobody knows whether it was
-    /// done, it can be done again: the holder is not in its own way.
+    /// When it ends, and for how long it has been over.
+    fn judge(&self, document: &Document, until: DateTime, now: DateTime) -> (Duration, Duration) {
+        let between = |from: DateTime, to: DateTime| {
+            let millis = to.timestamp_millis().saturating_sub(from.timestamp_millis());
+            Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+        };
+        let (ends_in, over_for) = (between(now, until), between(until, now));
+        let unchanged_for = self.unchanged_for(document.get_i64("term").unwrap_or(0), until);
+        // Absent while nobody has begun a term.
+        let Some(lasts) = document.get_i64("lasts_ms").ok().and_then(|lasts| u64::try_from(lasts).ok()) else {
+            return (ends_in, over_for);
+        };
+        let lasts = Duration::from_millis(lasts);
+        (ends_in.min(lasts.saturating_sub(unchanged_for)), over_for.max(unchanged_for.saturating_sub(lasts)))
+    }
+
+    /// For how long nobody is known to have held on to it.
+    fn unchanged_for(&self, term: i64, until: DateTime) -> Duration {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*watched {
+            Some(before) if before.term == term && before.until == until => before.since.elapsed(),
+            Some(_) | None => {
+                *watched = Some(Watched { term, until, since: Instant::now() });
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// Begins a new term, unless another process has held on to the lease since it was seen to be free; `with` is
+    /// written too. When nobody knows whether it was done, it can be done again: the holder is not in its own way.
     ///
     /// # Errors
     /// When the server does not answer.
-    pub async fn acquire(&self, with: Document) -> Result<Acquired, Failed> {
+    pub async fn acquire(&self, seen: &Free, with: Document) -> Result<Acquired, Failed> {
+        let (term, until) = (seen.document.get("term"), seen.document.get("until"));
         let free = doc! {
             "_id": self.id,
             "$or": [
                 { "holder": &self.holder },
                 { "holder": null },
                 { "$expr": { "$lte": ["$until", "$$NOW"] } },
+                { "term": term, "until": until },
             ],
         };
         let mut fields = self.kept();
@@ -115,9 +173,18 @@ impl Lease {
         for (name, value) in with {
             fields.insert(name, doc! { "$literal": value });
         }
-        match self.write(free, fields).await? {
-            Some(document) => Ok(Acquired::Now(document)),
-            None => Ok(match self.look().await? {
+        let written = self.documents.find_one_and_update(free, vec![doc! { "$set": fields }]);
+        let written = written.return_document(ReturnDocument::After).max_time(BLOCKED_AFTER);
+        let written = self.server.answer(async {
+            match written.await {
+                Err(error) if is_blocked(&error) => Ok(Err(error)),
+                written => written.map(Ok),
+            }
+        });
+        match written.await? {
+            Err(_) => Ok(Acquired::Blocked),
+            Ok(Some(document)) => Ok(Acquired::Now(document)),
+            Ok(None) => Ok(match self.look().await? {
                 Seen::Held(held) => Acquired::Held(held),
                 // Somebody had it, and gave it up at once.
                 Seen::Free(_) => Acquired::Held(Held { by: "another process".to_owned(), ends_in: Duration::ZERO }),
@@ -154,11 +221,17 @@ impl Lease {
     pub fn kept(&self) -> Document {
         let lasts_ms = i64::try_from(self.lasts.as_millis()).unwrap_or(i64::MAX);
         let until = doc! { "$dateAdd": { "startDate": "$$NOW", "unit": "millisecond", "amount": lasts_ms } };
-        doc! { "holder": { "$literal": &self.holder }, "until": until }
+        doc! { "holder": { "$literal": &self.holder }, "until": until, "lasts_ms": { "$literal": lasts_ms } }
     }
 
     async fn write(&self, filter: Document, fields: Document) -> Result<Option<Document>, Failed> {
         let written = self.documents.find_one_and_update(filter, vec![doc! { "$set": fields }]);
         self.server.answer(written.return_document(ReturnDocument::After)).await
     }
+}
+
+/// Whether the server gave up because somebody else's transaction was in the way.
+fn is_blocked(error: &Error) -> bool {
+    error::code(error)
+        .is_some_and(|code| [error::WRITE_CONFLICT, error::LOCK_TIMEOUT, error::OUT_OF_TIME].contains(&code))
 }

@@ -43,7 +43,7 @@ impl Settings {
             uri: Uri::new(uri),
             pool_max: 32,
             select_within: Duration::from_secs(1),
-            answer_within: Duration::from_secs(5),
+            answer_within: Duration::from_secs(3),
             quiet_max: QUIET_MAX,
         }
     }

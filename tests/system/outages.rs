@@ -27,7 +27,7 @@ fn impatient(folder: Folder) -> Folder {
         .set("DOCKET__JOURNAL__WRITE_MAX_MS", "1000")
         .set("DOCKET__JOURNAL__WAIT_MAX_MS", "1000")
         .set("DOCKET__JOURNAL__RETRY_MAX_MS", "200")
-        .set("DOCKET__SUBSCRIBER__LEASE_MS", "2000")
+        .set("DOCKET__SUBSCRIBER__LEASE_MS", "3000")
 }
 
 fn writes_commits(request: &Request) -> bool {

@@ -16,7 +16,7 @@ const CALLERS: usize = 24;
 /// How long a caller waits for a frozen docket.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a process that was killed keeps others from its work.
-const LEASE: Duration = Duration::from_secs(2);
+const LEASE: Duration = Duration::from_secs(4);
 
 async fn start_all(folder: &Folder) -> Vec<Docket> {
     join_all((0..REPLICAS).map(|_| folder.start())).await
@@ -25,6 +25,7 @@ async fn start_all(folder: &Folder) -> Vec<Docket> {
 fn on_mongodb() -> Folder {
     Folder::new(Store::Mongodb)
         .set("DOCKET__NODE__HEARTBEAT_MS", "400")
+        .set("DOCKET__MONGODB__ANSWER_TIMEOUT_MS", &(LEASE / 2).as_millis().to_string())
         .set("DOCKET__SUBSCRIBER__LEASE_MS", &LEASE.as_millis().to_string())
 }
 

@@ -147,6 +147,11 @@ pub(super) fn waiting_of(orders: &[OrderId]) -> Document {
     doc! { "waiting": true, "order": { "$in": orders } }
 }
 
+/// In the order of that index.
+pub(super) fn by_order() -> Document {
+    doc! { "order": 1 }
+}
+
 /// Counts the effects without an outcome.
 pub(super) fn count_waiting() -> [Document; 2] {
     let group = doc! { "_id": null, "effects_waiting": { "$sum": 1 } };

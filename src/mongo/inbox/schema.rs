@@ -154,7 +154,7 @@ mod tests {
         let (now, order) = (Timestamp::from_millis(1_795_000_000_000), OrderId::generate());
         let mut queries = vec![
             (EFFECTS, effects::waiting_after(Some(order)), doc! { "order": 1 }),
-            (EFFECTS, effects::waiting_of(&[order, OrderId::generate()]), doc! {}),
+            (EFFECTS, effects::waiting_of(&[order, OrderId::generate()]), effects::by_order()),
             (EFFECTS, effects::count_waiting()[0].get_document("$match").expect("a filter").clone(), doc! {}),
         ];
         for work in [Work::Applying, Work::Performing] {

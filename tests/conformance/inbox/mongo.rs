@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use actors::inbox::{Committed, Inbox, InboxError, Row, Transaction};
+use actors::inbox::{Begun, Committed, EffectId, Inbox, InboxError, NewEffect, Row, Transaction, Which};
 use actors::order::OrderId;
 use actors::testing::conformance::inbox::{self as suite, Another, applies};
 use docket::mongo::server::Settings;
 use docket::mongo::{MongoInbox, Server};
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{DateTime, Document, doc};
 use servers::MongoDatabase;
 
 /// A lease that does not end while a test is at work.
@@ -138,7 +138,7 @@ async fn of_a_transaction_and_a_later_term_one_is_first() {
         let transaction = Arc::new(applies(&begun, &[Row::new(order)]));
         let takes_over = async {
             tokio::time::sleep(Duration::from_micros(200 * round)).await;
-            let begun = another.begin().await.expect("begun");
+            let begun = takes_over(&another).await;
             another.rows(begun.generation, vec![order]).await.expect("rows")
         };
         let (committed, rows) = tokio::join!(settle(&one, &transaction), takes_over);
@@ -153,6 +153,60 @@ async fn of_a_transaction_and_a_later_term_one_is_first() {
         assert_eq!(later, rows, "nothing came after the term began");
     }
     assert!(written > 0 && superseded > 0, "{written} were written, {superseded} were not: both were to be seen");
+}
+
+/// Begins as soon as it is let.
+async fn takes_over(inbox: &MongoInbox) -> Begun {
+    loop {
+        match inbox.begin().await {
+            Ok(begun) => return begun,
+            Err(InboxError::Held { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// However many wait, the first ones of each order come, in order.
+#[tokio::test]
+async fn of_orders_with_many_effects_the_first_ones_are_loaded() {
+    let database = Database::new();
+    let inbox = database.inbox().await;
+    let begun = inbox.begin().await.expect("begun");
+    let orders: Vec<_> = (0..20).map(|_| OrderId::generate()).collect();
+    let rows: Vec<_> = orders.iter().map(|order| Row::new(*order)).collect();
+    let mut transaction = applies(&begun, &rows);
+    // Some have one, some have forty, and these are stored last first.
+    for effect in transaction.effects.clone().into_iter().step_by(3) {
+        let id = |index| EffectId { index, ..effect.id };
+        transaction.effects.extend((1..40).rev().map(|index| NewEffect { id: id(index), ..effect.clone() }));
+    }
+    let transaction = Arc::new(transaction);
+    assert_eq!(inbox.commit(transaction.clone()).await.expect("a definite answer"), Committed::Written);
+    for limit in [1, 8, 100] {
+        let loaded = inbox.effects(orders.clone(), Which::Waiting, limit).await.expect("effects");
+        let loaded: Vec<_> = loaded.into_iter().map(|effect| effect.effect).collect();
+        let first = orders.iter().flat_map(|order| {
+            let mut of_order: Vec<_> = transaction.effects.iter().filter(|effect| effect.order == *order).collect();
+            of_order.sort_by_key(|effect| effect.id.index);
+            of_order.into_iter().take(limit).cloned()
+        });
+        assert_eq!(loaded, first.collect::<Vec<_>>(), "at most {limit}");
+    }
+}
+
+/// The server whose clock was an hour ahead is gone, and so is the holder.
+#[tokio::test]
+async fn a_lease_by_a_clock_that_was_ahead_is_over_when_nobody_holds_on_to_it() {
+    let database = Database::new();
+    let (inbox, another) = (database.held_by("one", SHORT).await, database.held_by("another", SHORT).await);
+    inbox.begin().await.expect("begun");
+    let ahead = DateTime::from_system_time(database.until().await + Duration::from_secs(3_600));
+    let set = database.subscriber().await.update_one(doc! {}, doc! { "$set": { "until": ahead } }).await;
+    assert_eq!(set.expect("set").modified_count, 1);
+    let since = tokio::time::Instant::now();
+    takes_over(&another).await;
+    assert!(since.elapsed() >= SHORT, "its holder may have been there: {:?}", since.elapsed());
+    assert!(since.elapsed() < SHORT * 4, "{:?}", since.elapsed());
 }
 
 /// Commits it until the answer is definite.

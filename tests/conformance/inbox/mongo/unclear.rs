@@ -120,12 +120,13 @@ async fn a_commit_that_lands_after_a_takeover_writes_nothing() {
     behind.proxy.hold_requests(is_commit);
     let lost = behind.inbox.commit(transaction.clone()).await;
     assert!(matches!(lost, Err(InboxError::Unknown(_))), "{lost:?}");
-    let another = behind.database.held_by("another", SHORT).await;
+    let impatient = Settings { answer_within: ANSWER_WITHIN, ..settings(behind.database.0.uri()) };
+    let another = open(&impatient, behind.database.0.name(), "another", SHORT).await;
     let asked_at = Instant::now();
     let later = loop {
         match another.begin().await {
             Ok(begun) => break begun,
-            Err(InboxError::Held { ends_in, .. }) => tokio::time::sleep(ends_in).await,
+            Err(InboxError::Held { ends_in, .. }) => tokio::time::sleep(ends_in.min(SHORT / 10)).await,
             Err(error) => panic!("{error}"),
         }
     };
@@ -173,4 +174,31 @@ async fn a_lease_is_no_longer_because_beginning_took_long() {
     let begun = begun.expect("begun");
     assert_eq!(begun.lease, Some(SHORT));
     assert!(!begun.held_after.is_zero() && begun.held_after <= began_at.elapsed(), "{:?}", begun.held_after);
+}
+
+/// The lease is over while its holder is in a transaction that takes long: who wants it lets it finish, and it is held.
+#[tokio::test]
+async fn a_holder_in_a_transaction_is_let_finish_it() {
+    let lease = Duration::from_secs(1);
+    let database = Database::new();
+    let proxy = Proxy::before(database.address());
+    let patient = |uri: &str| Settings { answer_within: Duration::from_secs(10), ..settings(uri) };
+    let inbox = open(&patient(&proxy.uri()), database.0.name(), "one", lease).await;
+    let another = open(&patient(database.0.uri()), database.0.name(), "another", lease).await;
+    let begun = inbox.begin().await.expect("begun");
+    let transaction = Arc::new(applies(&begun, &[Row::new(OrderId::generate())]));
+    proxy.hold_requests(is_commit);
+    let others = async {
+        let since = Instant::now();
+        while since.elapsed() < lease * 3 {
+            let held = another.begin().await;
+            assert!(matches!(held, Err(InboxError::Held { .. })), "after {:?}: {held:?}", since.elapsed());
+            tokio::time::sleep(lease / 10).await;
+        }
+        proxy.pass();
+    };
+    let (committed, ()) = tokio::join!(inbox.commit(transaction), others);
+    assert_eq!(committed.expect("a definite answer"), Committed::Written);
+    let renewed = inbox.renew(begun.term).await;
+    assert!(matches!(renewed, Ok(Renewed::Held { .. })), "{renewed:?}");
 }
