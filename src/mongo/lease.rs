@@ -21,7 +21,8 @@ use super::server::{Failed, Server};
 /// How long a transaction that is under way may keep a process waiting that wants the lease.
 const BLOCKED_AFTER: Duration = Duration::from_millis(500);
 
-/// A lease, as one process sees it. The document exists, with `term`, `holder` and `until`.
+/// A lease, as one process sees it. The document exists, with `term`, `holder` and `until`; from the
+/// first term on also with `lasts_ms`, for how long the holder wants it.
 pub struct Lease {
     server: Server,
     documents: Collection<Document>,

@@ -5,7 +5,7 @@
 //! - *The answer to a command does not come.* The commit was not sent, so nothing was written. What the server still
 //!   holds is aborted by the next transaction: a session has one at a time, and a later one ends the one before, also
 //!   when that arrives late. Whoever renews the lease first ends it too ([`MongoInbox::clear_way`]), and so does a new
-//!   term. Without any of them the server ends a transaction after a minute.
+//!   term, when the transaction has had its time. Without any of them the server ends a transaction after a minute.
 //! - *The answer to the commit does not come.* It is sent again until it is answered or time is up. Then the
 //!   transaction is stored, or may come to be, as long as the commit is on its way: it holds the subscriber's document,
 //!   and with it the rows, until it is one or the other. So the same transaction, committed again, is either behind it,
