@@ -13,9 +13,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::mongo::Uri;
 use crate::mongo::server::Settings;
 use crate::mongo::uri::redacted;
+use crate::mongo::{GROUP_BYTES_MAX, GROUP_COMMITS_MAX, Uri};
 
 /// Every key with its default, as text: what `config.toml` of the project says.
 pub const DEFAULTS: &str = include_str!("../config.toml");
@@ -302,6 +302,15 @@ impl Config {
             }
         }
         wrong.extend(self.leases_wrong());
+        let sizes = [
+            ("journal.group_commits_max", self.journal.group_commits_max.into(), GROUP_COMMITS_MAX.into()),
+            ("journal.group_bytes_max", self.journal.group_bytes_max, GROUP_BYTES_MAX),
+        ];
+        for (key, value, most) in sizes {
+            if value > most {
+                wrong.push((key.to_owned(), format!("must be at most {most}: MongoDB takes one write in one message")));
+            }
+        }
         wrong.extend(self.mongodb_wrong().map(|(key, reason)| (format!("mongodb.{key}"), reason)));
         if self.http.bind == self.ops.bind && self.http.bind.port() != 0 {
             wrong.push(("ops.bind".to_owned(), format!("{} is http.bind already", self.ops.bind)));
@@ -324,7 +333,7 @@ impl Config {
     }
 
     fn mongodb_wrong(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let Mongodb { uri, database, selection_timeout_ms, .. } = &self.mongodb;
+        let Mongodb { uri, database, pool_max, selection_timeout_ms, .. } = &self.mongodb;
         let address = (!uri.is_empty()).then(|| uri.check(database).err()).flatten();
         let name = (!is_database(database)).then(|| {
             "must be a name such as docket: 1 to 38 of A-Z a-z 0-9 _ -, and not admin, local or config".to_owned()
@@ -333,7 +342,10 @@ impl Config {
         let selection = (*selection_timeout_ms >= write).then(|| {
             format!("must be shorter than journal.write_max_ms ({write}): else a write that never left has an unknown outcome")
         });
-        [("uri", address), ("database", name), ("selection_timeout_ms", selection)]
+        let pool = (1..POOL_LEAST).contains(pool_max).then(|| {
+            format!("must be {POOL_LEAST} or more: reads take half, the journal, leases and subscribers the rest")
+        });
+        [("uri", address), ("database", name), ("pool_max", pool), ("selection_timeout_ms", selection)]
             .into_iter()
             .filter_map(|(key, wrong)| Some((key, wrong?)))
     }
@@ -393,6 +405,9 @@ impl Config {
         set.chain(attempts).collect()
     }
 }
+
+/// Least connections that docket can live on.
+const POOL_LEAST: u32 = 8;
 
 /// Whether a database can have that name, with room for `_` and a subscriber's name behind it.
 pub(crate) fn is_database(name: &str) -> bool {
@@ -794,5 +809,14 @@ mod tests {
         refused("[mongodb]\npool_max = 0", &[], &["mongodb.pool_max", "1 or more"]);
         let short = "[mongodb]\nuri = \"mongodb://127.0.0.1\"\n[subscriber]\nlease_ms = 5999";
         refused(short, &[], &["subscriber.lease_ms", "6000 or more", "mongodb.answer_timeout_ms"]);
+        refused("[mongodb]\npool_max = 7", &[], &["mongodb.pool_max", "8 or more"]);
+        load("[mongodb]\npool_max = 8", &[]).expect("enough");
+    }
+
+    #[test]
+    fn a_group_that_would_need_two_messages_is_refused() {
+        refused("[journal]\ngroup_bytes_max = 33554433", &[], &["journal.group_bytes_max", "33554432", "one message"]);
+        refused("[journal]\ngroup_commits_max = 100001", &[], &["journal.group_commits_max", "100000"]);
+        load("[journal]\ngroup_bytes_max = 33554432\ngroup_commits_max = 100000", &[]).expect("one message");
     }
 }

@@ -21,6 +21,7 @@ pub mod store;
 pub mod unusable;
 pub mod uri;
 
+pub use event_store::{GROUP_BYTES_MAX, GROUP_COMMITS_MAX};
 pub use inbox::MongoInbox;
 pub use nodes::MongoNodes;
 pub use server::{ConnectError, Hello, Server, Unfit};

@@ -96,7 +96,7 @@ impl Store {
             }
             Ok(page)
         };
-        self.shared.server.answer(page).await.map_err(Failed::into_error)?.into_iter().collect()
+        self.shared.server.answer_in_turn(page).await.map_err(Failed::into_error)?.into_iter().collect()
     }
 }
 

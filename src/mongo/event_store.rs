@@ -1,5 +1,8 @@
 //! The event store port on the collection `commits`: a group is one unordered insert, and the primary key refuses the
 //! second commit of a version.
+//!
+//! A group goes to the server in one message: the driver cuts what is larger into several, and its error about a later
+//! one would then say of an earlier one, which is stored, that nothing was done. So a group is bounded.
 
 use std::sync::Arc;
 
@@ -15,6 +18,11 @@ use super::commits::{document, fits, keys, name};
 use super::error::{DUPLICATE_KEY, refused};
 use super::server::Failed;
 use super::store::Store;
+
+/// Most commits of a group; a message takes as many documents.
+pub const GROUP_COMMITS_MAX: u32 = 100_000;
+/// Most bytes of a group's commits. A message takes 48,000,000, and around the text of a commit there are some hundred.
+pub const GROUP_BYTES_MAX: u64 = 32 << 20;
 
 #[async_trait]
 impl EventStore for Store {
@@ -37,7 +45,8 @@ impl EventStore for Store {
 }
 
 impl Store {
-    /// As [`EventStore::append`], for commits that another store has accepted: there may be several of one order.
+    /// As [`EventStore::append`], for commits that another store has accepted: there may be several of one order. At most
+    /// [`GROUP_COMMITS_MAX`] and [`GROUP_BYTES_MAX`] of them.
     pub async fn append_all(&self, commits: &[Arc<Commit>]) -> Vec<Appended> {
         let fitting: Vec<&Commit> = commits.iter().map(Arc::as_ref).filter(|commit| fits(commit)).collect();
         let mut outcomes = self.insert(&fitting).await.into_iter();
@@ -128,6 +137,6 @@ pub(super) async fn read(
 async fn first_of_commit_with(store: &Store, order: OrderId, version: Version) -> Result<Version, StoreError> {
     let not_beyond = store.shared.commits.find_one(keys(order, Version::NONE, version));
     let greatest = not_beyond.sort(doc! { "_id": -1 }).projection(doc! { "_id": 1, "id": 1 });
-    let found = store.shared.server.answer(greatest).await.map_err(Failed::into_error)?;
+    let found = store.shared.server.answer_in_turn(greatest).await.map_err(Failed::into_error)?;
     Ok(found.map(|found| name(&found)).transpose()?.map_or(version, |(key, _)| key.first))
 }

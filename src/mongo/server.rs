@@ -1,5 +1,10 @@
 //! A MongoDB deployment and how it is spoken to: pool, concerns, and a deadline for every wait. It never decides what an
 //! unclear answer is taken for; it says what is known.
+//!
+//! Connections are few, and whoever finds none waits behind all who came before. So what callers can ask for in any
+//! number takes turns ([`Server::answer_in_turn`]), and never has more than half of the pool. What uses the rest bounds
+//! itself: the journal, looks at the store, leases, subscribers, the change stream. A pool of their own for these would
+//! do the same for the price of a second set of monitors, and of a second view of which member is the primary.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +17,8 @@ use mongodb::options::{
     Acknowledgment, ClientOptions, DatabaseOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
 };
 use mongodb::{Client, Database};
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 
 use super::error::{self, is_certainly_not_done};
 use super::uri::Uri;
@@ -56,6 +62,7 @@ pub struct Server {
     answer_within: Duration,
     quiet_max: Duration,
     primary: Arc<Primary>,
+    turns: Arc<Semaphore>,
 }
 
 /// Why there is nothing to work with.
@@ -167,18 +174,25 @@ impl Server {
         options.retry_reads = Some(true);
         options.sdam_event_handler = Some(primary.watcher());
         let client = Client::with_options(options).map_err(ConnectError::Uri)?;
-        Ok(Self { client, answer_within: settings.answer_within, quiet_max: settings.quiet_max, primary })
+        let turns = Arc::new(Semaphore::new((settings.pool_max as usize / 2).max(1)));
+        let Settings { answer_within, quiet_max, .. } = *settings;
+        Ok(Self { client, answer_within, quiet_max, primary, turns })
     }
 
     /// A database, read at its primary and written to a majority's disks.
     pub fn database(&self, name: &str) -> Database {
-        let write = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
         let options = DatabaseOptions::builder()
             .read_concern(ReadConcern::majority())
-            .write_concern(write)
+            .write_concern(self.durable())
             .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
             .build();
         self.client.database_with_options(name, options)
+    }
+
+    /// On a majority's disks. A majority that lags makes the server say so in the end, with an error of its own; without
+    /// that it would keep a write that nobody waits for any more, and its connection, until the majority is back.
+    pub fn durable(&self) -> WriteConcern {
+        WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(self.answer_within).build()
     }
 
     /// For sessions, and what concerns the whole deployment.
@@ -226,7 +240,7 @@ impl Server {
         if let Some(why) = self.away() {
             return Err(Failed::NotDone(StoreError::Away(why)));
         }
-        match tokio::time::timeout(self.answer_within, operation).await {
+        match timeout(self.answer_within, operation).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if is_certainly_not_done(&error) => Err(Failed::NotDone(error::store_error(&error))),
             Ok(Err(error)) => Err(Failed::Unknown(error::store_error(&error))),
@@ -235,6 +249,21 @@ impl Server {
                 self.answer_within.as_millis()
             )))),
         }
+    }
+
+    /// As [`Server::answer`], for what callers can ask for in any number. Waits for its turn first, no longer than for an
+    /// answer; without a turn nothing was sent.
+    ///
+    /// # Errors
+    /// Whatever the driver says, as a port's error.
+    pub async fn answer_in_turn<T>(
+        &self,
+        operation: impl IntoFuture<Output = mongodb::error::Result<T>>,
+    ) -> Result<T, Failed> {
+        let Ok(Ok(_turn)) = timeout(self.answer_within, self.turns.acquire()).await else {
+            return Err(Failed::NotDone(StoreError::Away("too many wait to read from MongoDB".to_owned())));
+        };
+        self.answer(operation).await
     }
 }
 
@@ -298,6 +327,15 @@ mod tests {
         primary.set(false);
         pass(600).await;
         assert_eq!(primary.missing_for(), Some(Duration::from_millis(1_200)));
+    }
+
+    #[tokio::test]
+    async fn a_majority_that_lags_holds_no_write_for_ever() {
+        let settings = Settings::new("mongodb://127.0.0.1:9");
+        let server = Server::new(&settings).await.expect("an address");
+        let concern = server.database("docket").write_concern().cloned().expect("a write concern");
+        assert_eq!(concern.w_timeout, Some(settings.answer_within));
+        assert_eq!((concern.w, concern.journal), (Some(Acknowledgment::Majority), Some(true)));
     }
 
     #[test]

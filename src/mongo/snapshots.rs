@@ -28,7 +28,7 @@ pub(super) struct Stored {
 impl Snapshots for Store {
     async fn load(&self, order: OrderId) -> Result<Option<Snapshot>, StoreError> {
         let find = self.shared.snapshots.find_one(doc! { "_id": order.to_string() });
-        let found = self.shared.server.answer(find).await.map_err(Failed::into_error)?;
+        let found = self.shared.server.answer_in_turn(find).await.map_err(Failed::into_error)?;
         Ok(found.and_then(|Stored { end, schema, state, .. }| {
             let end: StreamEnd = serde_json::from_str(&end).ok()?;
             Some(Snapshot { end, schema, state })
@@ -41,6 +41,6 @@ impl Snapshots for Store {
         let end = serde_json::to_string(&end).map_err(|error| StoreError::Damaged(error.to_string()))?;
         let which = doc! { "_id": &order };
         let replace = self.shared.snapshots.replace_one(which, Stored { order, end, schema, state }).upsert(true);
-        self.shared.server.answer(replace).await.map(drop).map_err(Failed::into_error)
+        self.shared.server.answer_in_turn(replace).await.map(drop).map_err(Failed::into_error)
     }
 }

@@ -1,6 +1,7 @@
 //! MongoDB: a database of its own for each test, on the server that `DOCKET_TEST_MONGODB_URI` names.
 
 mod away;
+mod crowd;
 mod faults;
 mod groups;
 mod killed;

@@ -21,7 +21,7 @@ use std::time::Duration;
 use actors::inbox::InboxError;
 use mongodb::ClientSession;
 use mongodb::error::{Error, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT};
-use mongodb::options::{Acknowledgment, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern};
+use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria};
 
 use super::statements::{Command, Refused};
 use super::{MongoInbox, inbox_error};
@@ -100,7 +100,8 @@ impl MongoInbox {
         let begun = session
             .start_transaction()
             .read_concern(ReadConcern::snapshot())
-            .write_concern(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build())
+            // Its time-out comes with the label of a commit whose outcome is unknown, so it is sent again.
+            .write_concern(self.server.durable())
             .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary));
         begun.await.map_err(|error| refused(&error))?;
         for command in commands {
