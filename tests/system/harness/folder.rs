@@ -7,12 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::commit::Commit;
+use mongodb::Database;
 use serde_json::Value;
 use servers::{MongoServer, Proxy};
 use tempfile::TempDir;
 
 use super::store::{Recorded, Store, Stored};
 use super::{Docket, Process, eventually};
+
+/// The built program.
+const DOCKET: &str = env!("CARGO_BIN_EXE_docket");
 
 /// A folder, and a database where the store is one. On SQLite one docket at a time runs on it.
 pub(crate) struct Folder {
@@ -69,17 +73,26 @@ impl Folder {
 
     /// A docket on this folder, once it serves.
     pub(crate) async fn start(&self) -> Docket {
-        match self.try_start().await {
-            Ok(docket) => docket,
-            Err(said) => panic!("docket ended before it served:\n{said}"),
-        }
+        self.try_start().await.unwrap_or_else(|said| panic!("docket ended before it served:\n{said}"))
+    }
+
+    /// As `start`, of a docket with subscribers of its own: that program of `examples/`.
+    pub(crate) async fn start_example(&self, name: &str) -> Docket {
+        let program = Path::new(DOCKET).with_file_name("examples").join(name);
+        assert!(program.exists(), "{} is missing: run `cargo build --examples`", program.display());
+        let started = self.try_start_program(&program).await;
+        started.unwrap_or_else(|said| panic!("{name} ended before it served:\n{said}"))
     }
 
     /// A docket on this folder once it serves, or what it said when it ended instead.
     pub(crate) async fn try_start(&self) -> Result<Docket, String> {
+        self.try_start_program(Path::new(DOCKET)).await
+    }
+
+    async fn try_start_program(&self, program: &Path) -> Result<Docket, String> {
         let log = tempfile::NamedTempFile::new().expect("a file for the log");
         let output = || Stdio::from(File::options().append(true).open(log.path()).expect("the log"));
-        let child = self.command(&[]).stdout(output()).stderr(output()).spawn().expect("the built docket");
+        let child = self.command_of(program, &[]).stdout(output()).stderr(output()).spawn().expect("the built docket");
         let mut process = Process(child);
         let said = || std::fs::read_to_string(log.path()).expect("the log");
         let (http, ops) = loop {
@@ -97,7 +110,11 @@ impl Folder {
 
     /// The program with this folder's settings, for whatever else than serving it can do.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_docket"));
+        self.command_of(Path::new(DOCKET), arguments)
+    }
+
+    fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .current_dir(&self.path)
@@ -157,6 +174,11 @@ impl Folder {
         let files = entries.map(|entry| entry.expect("an entry").path());
         let mails = files.filter(|path| path.extension().is_some_and(|it| it == "eml"));
         mails.map(|path| std::fs::read_to_string(path).expect("a mail")).collect()
+    }
+
+    /// The database of the orders, or of a subscriber. Only where the store is MongoDB.
+    pub(crate) async fn database(&self, subscriber: Option<&str>) -> Database {
+        self.stored.database(subscriber).await
     }
 
     /// Damages the data of an order's first event in the store, as a failing disk or a careless hand would.

@@ -104,6 +104,12 @@ impl Stored {
         }
     }
 
+    pub(super) async fn database(&self, subscriber: Option<&str>) -> Database {
+        let Self::Database { uri, name, .. } = self else { panic!("the store is in files") };
+        let name = subscriber.map_or_else(|| name.clone(), |subscriber| format!("{name}_{subscriber}"));
+        database(uri, &name).await
+    }
+
     /// Every commit, order by order.
     pub(super) async fn commits(&self) -> Vec<Commit> {
         let bodies: Vec<String> = match self {
@@ -182,8 +188,9 @@ impl Stored {
                 let token = bson::deserialize_from_document(doc! { "_data": token }).expect("a resume token");
                 let database = database(uri, name).await;
                 let behind = database.watch().pipeline([doc! { "$match": { "ns.coll": "commits" } }]);
-                let mut behind = behind.resume_after(Some(token)).await.expect("a change stream");
-                behind.next_if_any().await.expect("an answer").is_none()
+                // A position that is lost is still shown until a new one is known.
+                let Ok(mut behind) = behind.resume_after(Some(token)).await else { return false };
+                behind.next_if_any().await.is_ok_and(|event| event.is_none())
             }
         }
     }
@@ -197,7 +204,7 @@ async fn database(uri: &str, name: &str) -> Database {
     Client::with_uri_str(uri).await.expect("an address").database(name)
 }
 
-async fn all(mut found: Cursor<Document>) -> Vec<Document> {
+pub(crate) async fn all(mut found: Cursor<Document>) -> Vec<Document> {
     let mut documents = Vec::new();
     while found.advance().await.expect("an answer") {
         documents.push(found.deserialize_current().expect("a document"));
