@@ -13,7 +13,7 @@ const HOOKS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/schemathesis/hooks.py"
 /// Runs it: the same requests each time, or with `long` many others.
 pub(crate) fn check(tools: &Tools, long: bool) -> Result<(), Failure> {
     let folder = Folder::new("api")?;
-    let docket = Server::docket(folder.path(), Profile::Dev, &[])?;
+    let docket = Server::docket(folder.path(), Profile::Dev, &[], None)?;
     let mut command = Command::new(&tools.schemathesis);
     command
         .args(["--config-file", CONFIG, "run", &format!("{}/openapi.json", docket.url)])

@@ -1,19 +1,20 @@
 //! `cargo xtask bench`: how many orders a second, each figure beside the most that this machine can do, measured in the
 //! same minute. Rounds of docket and of the ceiling alternate, so that whatever else the machine does hits both; the
 //! median of each counts. A figure is printed only when every accepted order is in the store, once, in order, and in
-//! every subscriber.
+//! every subscriber. All of it on SQLite, and once more on MongoDB.
 
 mod check;
 mod load;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use crate::server::{Folder, Profile, Server};
+use crate::services::Guarded;
 use crate::steps::{self, Failure, Steps};
 use crate::tools;
 use load::{Load, Round};
@@ -41,8 +42,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         tools::debian(&["wrk"], || steps::succeeds(Command::new("which").arg("wrk")))?;
         tools::debian(&["sqlite3"], || steps::succeeds(Command::new("sqlite3").arg("--version")))
     })?;
+    let mongodb = steps.step("MongoDB", tools::mongodb)?;
     let mut build = Command::new("cargo");
-    build.args(["build", "--release", "--locked", "--bin", "docket", "--example", "empty_handler"]);
+    build.args(["build", "--release", "--locked", "--bin", "docket", "--examples"]);
     steps.command("build", &mut build)?;
     let load = if options.quick {
         Load { rounds: 3, round: Duration::from_secs(2) }
@@ -50,8 +52,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         Load { rounds: 7, round: Duration::from_secs(8) }
     };
     let mut rows = Vec::new();
-    rows.extend(steps.step("orders alone", || orders_alone(&load))?);
-    rows.push(steps.step("with all subscribers", || with_subscribers(&load))?);
+    for program in [None, Some(&*mongodb)] {
+        let on = if program.is_some() { ", MongoDB" } else { "" };
+        let site = || Site::new(on, program);
+        rows.extend(steps.step(&format!("orders alone{on}"), || orders_alone(&load, &site()?))?);
+        rows.push(steps.step(&format!("with all subscribers{on}"), || with_subscribers(&load, &site()?))?);
+    }
     print(&rows);
     if options.json {
         println!("{}", json(&rows));
@@ -59,17 +65,48 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Where a docket is measured: an empty folder, and an empty MongoDB or none.
+struct Site {
+    /// What it adds to a name.
+    on: &'static str,
+    mongodb: Option<Guarded>,
+    folder: Folder,
+}
+
+impl Site {
+    fn new(on: &'static str, mongodb: Option<&Path>) -> Result<Self, Failure> {
+        Ok(Self { on, mongodb: mongodb.map(Guarded::mongodb).transpose()?, folder: Folder::new("bench")? })
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn docket(&self, arguments: &[&str]) -> Result<Server, Failure> {
+        let uri = self.mongodb.as_ref().map(Guarded::mongodb_uri);
+        Server::docket(self.path(), Profile::Release, arguments, uri.as_deref())
+    }
+
+    /// A folder with files of all that is stored.
+    fn stored(&self) -> Result<PathBuf, Failure> {
+        let Some(mongodb) = &self.mongodb else { return Ok(self.path().join("data")) };
+        let tables = self.path().join("tables");
+        check::copy(&mongodb.mongodb_uri(), &tables)?;
+        Ok(tables)
+    }
+}
+
 /// A line of the table.
 struct Row {
-    name: &'static str,
+    name: String,
     docket: Vec<Round>,
     ceiling: Vec<Round>,
     drain: Option<Drain>,
 }
 
 impl Row {
-    fn new(name: &'static str) -> Self {
-        Self { name, docket: Vec::new(), ceiling: Vec::new(), drain: None }
+    fn new(what: &str, site: &Site) -> Self {
+        Self { name: format!("{what}{}", site.on), docket: Vec::new(), ceiling: Vec::new(), drain: None }
     }
 
     fn ratio(&self) -> f64 {
@@ -85,13 +122,12 @@ struct Drain {
 }
 
 /// Accepted orders a second, and reads of live ones, while nobody listens to their events.
-fn orders_alone(load: &Load) -> Result<[Row; 2], Failure> {
-    let folder = Folder::new("bench")?;
-    let (acknowledged, nowhere) = (folder.path().join("acknowledged"), folder.path().join("nowhere"));
-    let ceiling = Server::empty_handler(folder.path())?;
-    let docket = Server::docket(folder.path(), Profile::Release, &["--only", "orders"])?;
+fn orders_alone(load: &Load, at: &Site) -> Result<[Row; 2], Failure> {
+    let (acknowledged, nowhere) = (at.path().join("acknowledged"), at.path().join("nowhere"));
+    let ceiling = Server::empty_handler(at.path())?;
+    let docket = at.docket(&["--only", "orders"])?;
 
-    let mut place = Row::new("POST /orders, orders alone");
+    let mut place = Row::new("POST /orders, orders alone", at);
     load::place(&ceiling, WARM_UP, &nowhere)?;
     load::place(&docket, WARM_UP, &acknowledged)?;
     for _ in 0..load.rounds {
@@ -99,9 +135,9 @@ fn orders_alone(load: &Load) -> Result<[Row; 2], Failure> {
         place.docket.push(load::place(&docket, load.round, &acknowledged)?);
     }
 
-    let live = folder.path().join("live");
+    let live = at.path().join("live");
     last_lines(&acknowledged, LIVE, &live)?;
-    let mut read = Row::new("GET of a live order");
+    let mut read = Row::new("GET of a live order", at);
     load::read(&ceiling, WARM_UP, &live)?;
     load::read(&docket, WARM_UP, &live)?;
     for _ in 0..load.rounds {
@@ -111,27 +147,25 @@ fn orders_alone(load: &Load) -> Result<[Row; 2], Failure> {
 
     ceiling.stop()?;
     docket.stop()?;
-    check::store(&folder.path().join("data"), &acknowledged)?;
+    check::store(&at.stored()?, &acknowledged)?;
     Ok([place, read])
 }
 
 /// Accepted orders a second while every subscriber is on, each round's events handled before the next begins.
-fn with_subscribers(load: &Load) -> Result<Row, Failure> {
-    let folder = Folder::new("bench")?;
-    let (acknowledged, nowhere) = (folder.path().join("acknowledged"), folder.path().join("nowhere"));
-    let data = folder.path().join("data");
-    let ceiling = Server::empty_handler(folder.path())?;
-    let docket = Server::docket(folder.path(), Profile::Release, &[])?;
+fn with_subscribers(load: &Load, at: &Site) -> Result<Row, Failure> {
+    let (acknowledged, nowhere) = (at.path().join("acknowledged"), at.path().join("nowhere"));
+    let ceiling = Server::empty_handler(at.path())?;
+    let docket = at.docket(&[])?;
 
-    let mut row = Row::new("POST /orders, all subscribers");
+    let mut row = Row::new("POST /orders, all subscribers", at);
     load::place(&docket, WARM_UP, &acknowledged)?;
-    check::drained(&data, &acknowledged)?;
+    check::drained(&docket, &acknowledged)?;
     let (mut accepting, mut after, warm) = (Duration::ZERO, Duration::ZERO, lines(&acknowledged)?);
     for _ in 0..load.rounds {
         row.ceiling.push(load::place(&ceiling, load.round, &nowhere)?);
         let round = load::place(&docket, load.round, &acknowledged)?;
         let ended = Instant::now();
-        check::drained(&data, &acknowledged)?;
+        check::drained(&docket, &acknowledged)?;
         after += ended.elapsed();
         accepting += round.took;
         row.docket.push(round);
@@ -140,8 +174,9 @@ fn with_subscribers(load: &Load) -> Result<Row, Failure> {
 
     ceiling.stop()?;
     docket.stop()?;
-    check::store(&data, &acknowledged)?;
-    check::subscribers(&data, &acknowledged)?;
+    let stored = at.stored()?;
+    check::store(&stored, &acknowledged)?;
+    check::subscribers(&stored, &acknowledged)?;
     Ok(row)
 }
 
@@ -160,10 +195,10 @@ fn last_lines(file: &Path, count: usize, into: &Path) -> Result<(), Failure> {
 }
 
 fn print(rows: &[Row]) {
-    println!("\n{:<32}{:>12}{:>12}{:>8}{:>10}{:>10}", "", "docket/s", "ceiling/s", "ratio", "p50 ms", "p99 ms");
+    println!("\n{:<40}{:>12}{:>12}{:>8}{:>10}{:>10}", "", "docket/s", "ceiling/s", "ratio", "p50 ms", "p99 ms");
     for row in rows {
         println!(
-            "{:<32}{:>12.0}{:>12.0}{:>8.2}{:>10.2}{:>10.2}",
+            "{:<40}{:>12.0}{:>12.0}{:>8.2}{:>10.2}{:>10.2}",
             row.name,
             median(&row.docket, Round::per_second),
             median(&row.ceiling, Round::per_second),

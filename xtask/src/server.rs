@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::steps::{Failure, succeeds};
 
+/// What is before the operators' address in a docket's log.
+const OPS: &str = "\"ops.address\":\"";
 const START_MAX: Duration = Duration::from_secs(60);
 const STOP_MAX: Duration = Duration::from_secs(30);
 
@@ -51,15 +53,22 @@ pub(crate) struct Server {
     log: PathBuf,
     /// `http://ADDRESS:PORT`.
     pub(crate) url: String,
+    /// The same of a docket's operators.
+    pub(crate) ops: String,
 }
 
 impl Server {
-    /// A docket that keeps its data in `folder`.
-    pub(crate) fn docket(folder: &Path, profile: Profile, arguments: &[&str]) -> Result<Self, Failure> {
+    /// A docket that keeps its data in `folder`, or with a `mongodb_uri` there.
+    pub(crate) fn docket(
+        folder: &Path,
+        profile: Profile,
+        arguments: &[&str],
+        mongodb_uri: Option<&str>,
+    ) -> Result<Self, Failure> {
         let mut command = built(profile, "docket")?;
         command
             .args(arguments)
-            .env_remove("MONGODB_URI")
+            .env("MONGODB_URI", mongodb_uri.unwrap_or_default())
             .env("DOCKET__DATA__DIRECTORY", folder.join("data"))
             .env("DOCKET__HTTP__BIND", "127.0.0.1:0")
             .env("DOCKET__OPS__BIND", "127.0.0.1:0")
@@ -81,11 +90,13 @@ impl Server {
         let output = file.try_clone().map_err(|error| failure(&error))?;
         command.current_dir(folder).stdin(Stdio::null()).stdout(output).stderr(file);
         let child = command.spawn().map_err(|error| failure(&error))?;
-        let mut server = Self { name: name.to_owned(), child, log, url: String::new() };
+        let mut server = Self { name: name.to_owned(), child, log, url: String::new(), ops: String::new() };
         let until = Instant::now() + START_MAX;
         while Instant::now() < until {
-            if let Some(address) = address(&server.log(), mark) {
-                server.url = format!("http://{address}");
+            let said = server.log();
+            if let Some(http) = address(&said, mark) {
+                server.url = format!("http://{http}");
+                server.ops = address(&said, OPS).map_or_else(String::new, |ops| format!("http://{ops}"));
                 return Ok(server);
             }
             if !server.runs() {
@@ -134,7 +145,7 @@ impl Drop for Server {
 
 /// What a step before has built: it lies beside this program, in the target folder. (`cargo run` would find it too, but
 /// waits for any other cargo that builds there.)
-fn built(profile: Profile, program: &str) -> Result<Command, Failure> {
+pub(crate) fn built(profile: Profile, program: &str) -> Result<Command, Failure> {
     let this = std::env::current_exe().map_err(|error| Failure::new("target folder", error))?;
     let target = this.ancestors().nth(2).unwrap_or(Path::new("target"));
     Ok(Command::new(
@@ -163,6 +174,7 @@ mod tests {
         let mark = "\"http.address\":\"";
         let line = "{\"message\":\"serving\",\"http.address\":\"127.0.0.1:4711\",\"ops.address\":\"127.0.0.1:4712\"}";
         assert_eq!(address(&format!("first\n{line}\n"), mark), Some("127.0.0.1:4711"));
+        assert_eq!(address(&format!("first\n{line}\n"), OPS), Some("127.0.0.1:4712"));
         assert_eq!(address(line, mark), None);
         assert_eq!(address("first\n", mark), None);
     }

@@ -47,8 +47,8 @@ impl Services {
             Some(uri) => (None, uri),
             None => {
                 let server = Guarded::mongodb(mongodb_program)?;
-                let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", server.port.number);
-                (Some(server), uri.into())
+                let uri = server.mongodb_uri().into();
+                (Some(server), uri)
             }
         };
         let variables = vec![(MONGODB_URI, uri), (MONGODB_PROGRAM, mongodb_program.into())];
@@ -80,7 +80,7 @@ pub(crate) fn run() -> Result<(), Failure> {
 }
 
 /// A server and the shell that ends it.
-struct Guarded {
+pub(crate) struct Guarded {
     name: &'static str,
     guard: Child,
     folder: PathBuf,
@@ -88,8 +88,8 @@ struct Guarded {
 }
 
 impl Guarded {
-    /// Once it can be written to.
-    fn mongodb(program: &Path) -> Result<Self, Failure> {
+    /// A MongoDB with nothing in it, once it can be written to. One at a time.
+    pub(crate) fn mongodb(program: &Path) -> Result<Self, Failure> {
         let failure = |error| Failure::new("MongoDB", error);
         let folder = tools::cache()?.join(format!("services-{}", std::process::id()));
         let data = folder.join("data");
@@ -100,6 +100,11 @@ impl Guarded {
         let server = Self { name: "MongoDB", guard, folder, port };
         server.wait_until(|| mongod::is_ready(server.port.number).unwrap_or(false))?;
         Ok(server)
+    }
+
+    /// Where it is, when it is a MongoDB.
+    pub(crate) fn mongodb_uri(&self) -> String {
+        format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port.number)
     }
 
     fn wait_until(&self, is_ready: impl Fn() -> bool) -> Result<(), Failure> {

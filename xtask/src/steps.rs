@@ -98,6 +98,14 @@ pub(crate) fn run_watched(what: &str, command: &mut Command, mut line: impl FnMu
     judge(what, status, command)
 }
 
+/// What `command` writes to its standard output, when it succeeds.
+pub(crate) fn said(what: &str, command: &mut Command) -> Result<String, Failure> {
+    let output =
+        command.stderr(Stdio::inherit()).output().map_err(|error| Failure::of_command(what, error, command))?;
+    judge(what, output.status, command)?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Whether `command` runs and succeeds; what it says is nobody's matter.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     command

@@ -1,5 +1,6 @@
 //! Whether every accepted order is where it must be: in the store once and in order, and in every subscriber. Asked of
-//! the files themselves, with Debian's sqlite3, so that no code of docket answers for itself.
+//! the files themselves, with Debian's sqlite3, so that no code of docket answers for itself; what is in MongoDB is copied
+//! into such files before.
 
 use std::fs;
 use std::io::Write;
@@ -8,7 +9,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::steps::Failure;
+use crate::server::{self, Profile, Server};
+use crate::steps::{self, Failure};
 
 const DRAIN_MAX: Duration = Duration::from_secs(600);
 
@@ -57,9 +59,6 @@ const SUBSCRIBER: Faults = &[
     ("with an effect that was not performed", "SELECT count(DISTINCT order_id) FROM effects WHERE outcome IS NULL"),
 ];
 
-/// The orders with which a subscriber has done.
-const DONE: &str = "SELECT count(*) FROM inbox WHERE applied = seen AND effects_waiting = 0;";
-
 /// Every acknowledged order is in every subscriber, as far as its events go.
 pub(super) fn subscribers(data: &Path, acknowledged: &Path) -> Result<(), Failure> {
     for file in subscriber_files(data)? {
@@ -68,20 +67,41 @@ pub(super) fn subscribers(data: &Path, acknowledged: &Path) -> Result<(), Failur
     Ok(())
 }
 
-/// Waits until every subscriber has applied and performed what the acknowledged orders asked of it.
-pub(super) fn drained(data: &Path, acknowledged: &Path) -> Result<(), Failure> {
+/// Waits until every subscriber of a docket that has just begun says that it has applied and performed what the
+/// acknowledged orders asked of it.
+pub(super) fn drained(docket: &Server, acknowledged: &Path) -> Result<(), Failure> {
     let orders = super::lines(acknowledged)?;
     let until = Instant::now() + DRAIN_MAX;
-    for file in subscriber_files(data)? {
-        while sqlite(&file, DONE)?.trim() != orders.to_string() {
-            if Instant::now() > until {
-                let why = format!("not done with {orders} orders after {} s", DRAIN_MAX.as_secs());
-                return Err(Failure::new(file.display().to_string(), why));
-            }
-            thread::sleep(Duration::from_millis(100));
+    loop {
+        let mut ask = server::built(Profile::Release, "docket")?;
+        ask.args(["subscribers", "--json", "--url", &docket.ops]);
+        let said = steps::said("subscribers", &mut ask)?;
+        if have_done_with(orders, &said) {
+            return Ok(());
         }
+        if Instant::now() > until {
+            let why = format!("not done with {orders} orders after {} s: {said}", DRAIN_MAX.as_secs());
+            return Err(Failure::new("subscribers", why));
+        }
+        thread::sleep(Duration::from_millis(50));
     }
-    Ok(())
+}
+
+/// Whether subscribers that tell this of themselves have nothing left to do with so many orders of one event.
+fn have_done_with(orders: usize, said: &str) -> bool {
+    let said: String = said.split_whitespace().collect();
+    let subscribers = said.matches("\"name\":").count();
+    let all_say = |what: &str| said.matches(what).count() == subscribers;
+    subscribers > 0
+        && all_say(&format!("\"applied\":{orders},"))
+        && all_say("\"behind\":0,")
+        && all_say("\"effects_waiting\":0,")
+}
+
+/// Copies what is in MongoDB into files in `folder`.
+pub(super) fn copy(mongodb_uri: &str, folder: &Path) -> Result<(), Failure> {
+    let mut copy = server::built(Profile::Release, "examples/mongodb_tables")?;
+    steps::run("copy of the databases", copy.args([mongodb_uri, "docket"]).arg(folder))
 }
 
 /// The files that are no subscriber's.
@@ -146,4 +166,23 @@ fn sqlite(file: &Path, script: &str) -> Result<String, Failure> {
         return Err(failure(&output.status));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subscribers_have_done_when_each_says_so() {
+        let one = |applied, waiting| {
+            format!(
+                "{{\n \"name\": \"n\", \"behind\": 0, \"effects_waiting\": {waiting}, \"applied\": {applied}, \"x\": 0}}"
+            )
+        };
+        assert!(have_done_with(7, &one(7, 0)));
+        assert!(have_done_with(7, &format!("[{},{}]", one(7, 0), one(7, 0))));
+        for said in [String::new(), one(6, 0), one(7, 1), one(77, 0), format!("[{},{}]", one(7, 0), one(6, 0))] {
+            assert!(!have_done_with(7, &said), "{said}");
+        }
+    }
 }
