@@ -1,6 +1,6 @@
 //! The mark of a copy into a database: which log is being brought there, by which run, and how far it is.
 //!
-//! It stands in the document that says which log the database holds ([`LOG`]), and whoever opens a database makes that
+//! It stands in the document that says which log the database holds, and whoever opens a database makes that
 //! document first. So an empty database is taken by a copy or by a docket, never by both, and while the mark is there
 //! no docket opens it. Of two runs the later one is in charge: the earlier one learns it when it saves how far it is.
 
