@@ -133,15 +133,22 @@ async fn of_a_transaction_and_a_later_term_one_is_first() {
     let (one, another) = (database.held_by("one", lease).await, database.held_by("another", lease).await);
     let (mut written, mut superseded) = (0, 0);
     for round in 0..40 {
+        // Now the one is given a start, now the other, and more and more of it.
+        let start = Duration::from_micros(500 * round);
+        let (to_write, to_take_over) = if round % 2 == 0 { (Duration::ZERO, start) } else { (start, Duration::ZERO) };
         let begun = one.begin().await.expect("begun");
         let order = OrderId::generate();
         let transaction = Arc::new(applies(&begun, &[Row::new(order)]));
         let takes_over = async {
-            tokio::time::sleep(Duration::from_micros(200 * round)).await;
+            tokio::time::sleep(to_take_over).await;
             let begun = takes_over(&another).await;
             another.rows(begun.generation, vec![order]).await.expect("rows")
         };
-        let (committed, rows) = tokio::join!(settle(&one, &transaction), takes_over);
+        let writes = async {
+            tokio::time::sleep(to_write).await;
+            settle(&one, &transaction).await
+        };
+        let (committed, rows) = tokio::join!(writes, takes_over);
         match committed {
             Committed::Written => written += 1,
             Committed::Superseded => superseded += 1,
