@@ -185,18 +185,27 @@ impl Place {
     async fn stream_resumes(&self) -> Found {
         let mut stream = self.answered(self.scratch.watch()).await?;
         self.answered(self.scratch.insert_many([doc! { "_id": "seen" }, doc! { "_id": "later" }])).await?;
-        let seen = self.next(&mut stream).await?;
+        let seen = self.until_seen(&mut stream).await?;
         drop(stream);
-        let (key, token) = (key(&seen), seen.id.clone());
-        if key != Some("seen") {
-            return wrong(&format!("gave {key:?} first, though another was written first"));
-        }
-        let mut resumed = self.answered(self.resumed(token)).await?;
+        let mut resumed = self.answered(self.resumed(seen.id)).await?;
         match self.next(&mut resumed).await? {
-            next if self::key(&next) == Some("later") => {
-                Ok("shows what is written, and goes on where it was".to_owned())
+            next if key(&next) == Some("later") => Ok("shows what is written, and goes on where it was".to_owned()),
+            next => wrong(&format!("went on at {:?}, and not behind what it had shown", key(&next))),
+        }
+    }
+
+    /// A stream may begin a little before it was asked for: what was written earlier does no harm, what is missing would.
+    async fn until_seen(
+        &self,
+        stream: &mut ChangeStream<ChangeStreamEvent<Document>>,
+    ) -> Result<ChangeStreamEvent<Document>, Unusable> {
+        loop {
+            let event = self.next(stream).await?;
+            match key(&event) {
+                Some("seen") => return Ok(event),
+                Some("later") => return Err(Unusable::Refused("showed a second write and not the first".to_owned())),
+                _ => {}
             }
-            next => wrong(&format!("went on at {:?}, and not behind what it had shown", self::key(&next))),
         }
     }
 
