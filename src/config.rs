@@ -87,7 +87,16 @@ sections! {
     /// `[mongodb]`
     Mongodb { uri: Uri, database: String, pool_max: u32, selection_timeout_ms: u64, answer_timeout_ms: u64 }
     /// `[rabbitmq]`
-    Rabbitmq { uri: String }
+    Rabbitmq {
+        uri: String,
+        publish_max: u32,
+        prefetch: u16,
+        queue_messages_max: u64,
+        answer_timeout_ms: u64,
+        heartbeat_s: u16,
+        retry_max_ms: u64,
+        lease_ms: u64,
+    }
     /// `[history]`
     History { url: String, key: String }
     /// `[orders]`
@@ -128,10 +137,11 @@ sections! {
         effects_at_once_max: u32,
         effects_max: u32,
         handler_timeout_ms: u64,
+        partitions: u16,
         lease_ms: u64,
     }
     /// `[notification]`
-    Notification { smtp_url: String, from: String }
+    Notification { smtp_url: String, from: String, smtp_connections_max: u32, smtp_timeout_ms: u64 }
     /// `[supervisor]`
     Supervisor {
         restarts_max: u32,
@@ -166,7 +176,7 @@ impl Mongodb {
 
 impl Subscriber {
     /// Its limits, each 1 or more.
-    fn positive(&self) -> [(&'static str, u64); 15] {
+    fn positive(&self) -> [(&'static str, u64); 16] {
         [
             ("attempts_max", self.attempts_max.into()),
             ("backoff_first_ms", self.backoff_first_ms),
@@ -182,6 +192,7 @@ impl Subscriber {
             ("effects_at_once_max", self.effects_at_once_max.into()),
             ("handler_timeout_ms", self.handler_timeout_ms),
             ("lease_ms", self.lease_ms),
+            ("partitions", self.partitions.into()),
             ("effects_max", self.effects_max.into()),
         ]
     }
@@ -350,7 +361,7 @@ impl Config {
             .filter_map(|(key, wrong)| Some((key, wrong?)))
     }
 
-    fn positive(&self) -> [(&'static str, u64); 29] {
+    fn positive(&self) -> [(&'static str, u64); 38] {
         [
             ("http.connections_max", self.http.connections_max.into()),
             ("http.head_timeout_ms", self.http.head_timeout_ms),
@@ -360,6 +371,15 @@ impl Config {
             ("mongodb.pool_max", self.mongodb.pool_max.into()),
             ("mongodb.selection_timeout_ms", self.mongodb.selection_timeout_ms),
             ("mongodb.answer_timeout_ms", self.mongodb.answer_timeout_ms),
+            ("rabbitmq.publish_max", self.rabbitmq.publish_max.into()),
+            ("rabbitmq.prefetch", self.rabbitmq.prefetch.into()),
+            ("rabbitmq.queue_messages_max", self.rabbitmq.queue_messages_max),
+            ("rabbitmq.answer_timeout_ms", self.rabbitmq.answer_timeout_ms),
+            ("rabbitmq.heartbeat_s", self.rabbitmq.heartbeat_s.into()),
+            ("rabbitmq.retry_max_ms", self.rabbitmq.retry_max_ms),
+            ("rabbitmq.lease_ms", self.rabbitmq.lease_ms),
+            ("notification.smtp_connections_max", self.notification.smtp_connections_max.into()),
+            ("notification.smtp_timeout_ms", self.notification.smtp_timeout_ms),
             ("orders.passivate_after_ms", self.orders.passivate_after_ms),
             ("orders.live_max", self.orders.live_max.into()),
             ("orders.waiting_max", self.orders.waiting_max.into()),

@@ -23,6 +23,9 @@ pub mod snapshots;
 pub mod history;
 pub mod log;
 
+pub mod broker;
+pub mod checkpoint;
+
 pub mod nodes;
 
 pub mod inbox;
