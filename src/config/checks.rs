@@ -1,0 +1,171 @@
+//! Values that are of the right kind and still cannot be right, or that this version cannot act on yet.
+//!
+//! Each is named with its key and with what would be right. Nothing is looked up or opened for it.
+
+use super::{Config, Mongodb};
+use crate::mongo::{GROUP_BYTES_MAX, GROUP_COMMITS_MAX};
+
+/// The default of `subscriber.attempts_max`, which a later version acts on.
+const ATTEMPTS_MAX: u32 = 5;
+
+/// Least connections that docket can live on.
+const POOL_LEAST: u32 = 8;
+
+impl Config {
+    /// Keys with a value that no docket can run on.
+    pub(super) fn out_of_range(&self) -> Vec<(String, String)> {
+        let mut wrong = Vec::new();
+        for (key, value) in self.positive() {
+            if value == 0 {
+                wrong.push((key.to_owned(), "must be 1 or more".to_owned()));
+            }
+        }
+        let factors = [
+            ("subscriber.backoff_factor".to_owned(), self.subscriber.backoff_factor),
+            ("supervisor.backoff_factor".to_owned(), self.supervisor.backoff_factor),
+        ];
+        let overridden = self.subscribers.iter().map(|(name, s)| {
+            let key = format!("subscribers.{name}.backoff_factor");
+            (key, s.backoff_factor)
+        });
+        for (key, factor) in factors.into_iter().chain(overridden) {
+            if !(1.0..=100.0).contains(&factor) {
+                wrong.push((key, "must be from 1 to 100".to_owned()));
+            }
+        }
+        let overridden = self.subscribers.iter().map(|(name, limits)| (format!("subscribers.{name}"), limits));
+        for (section, subscriber) in overridden.chain([("subscriber".to_owned(), &self.subscriber)]) {
+            let zero = subscriber.positive().into_iter().filter(|(_, value)| *value == 0);
+            wrong.extend(zero.map(|(key, _)| (format!("{section}.{key}"), "must be 1 or more".to_owned())));
+        }
+        if let Err(error) = crate::telemetry::filter(&self.log.level) {
+            wrong.push(("log.level".to_owned(), format!("must be error, warn, info, debug or trace: {error}")));
+        }
+        for (key, bind) in [("http.bind", self.http.bind), ("ops.bind", self.ops.bind)] {
+            if !bind.ip().is_loopback() && !self.auth.open {
+                let reason = format!(
+                    "{bind} can be reached from other machines, and this version has no keys yet: bind 127.0.0.1, or set \
+                     auth.open = true to let everybody in who reaches it"
+                );
+                wrong.push((key.to_owned(), reason));
+            }
+        }
+        wrong.extend(self.leases_wrong());
+        let sizes = [
+            ("journal.group_commits_max", self.journal.group_commits_max.into(), GROUP_COMMITS_MAX.into()),
+            ("journal.group_bytes_max", self.journal.group_bytes_max, GROUP_BYTES_MAX),
+        ];
+        for (key, value, most) in sizes {
+            if value > most {
+                wrong.push((key.to_owned(), format!("must be at most {most}: MongoDB takes one write in one message")));
+            }
+        }
+        wrong.extend(self.mongodb_wrong().map(|(key, reason)| (format!("mongodb.{key}"), reason)));
+        if self.http.bind == self.ops.bind && self.http.bind.port() != 0 {
+            wrong.push(("ops.bind".to_owned(), format!("{} is http.bind already", self.ops.bind)));
+        }
+        wrong
+    }
+
+    /// Leases that end while their holder may be in a transaction: its statements, and its commit.
+    fn leases_wrong(&self) -> Vec<(String, String)> {
+        let answer = self.mongodb.answer_timeout_ms;
+        let transaction = answer.saturating_mul(2);
+        let overridden = self.subscribers.iter().map(|(name, limits)| (format!("subscribers.{name}"), limits));
+        let sections = overridden.chain([("subscriber".to_owned(), &self.subscriber)]);
+        let short = sections.filter(|(_, limits)| !self.mongodb.uri.is_empty() && limits.lease_ms < transaction);
+        let reason = format!(
+            "must be {transaction} or more, twice mongodb.answer_timeout_ms ({answer}): else a lease ends while its holder \
+             is in a transaction"
+        );
+        short.map(|(section, _)| (format!("{section}.lease_ms"), reason.clone())).collect()
+    }
+
+    fn mongodb_wrong(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let Mongodb { uri, database, pool_max, selection_timeout_ms, .. } = &self.mongodb;
+        let address = (!uri.is_empty()).then(|| uri.check(database).err()).flatten();
+        let name = (!is_database(database)).then(|| {
+            "must be a name such as docket: 1 to 38 of A-Z a-z 0-9 _ -, and not admin, local or config".to_owned()
+        });
+        let write = self.journal.write_max_ms;
+        let selection = (*selection_timeout_ms >= write).then(|| {
+            format!("must be shorter than journal.write_max_ms ({write}): else a write that never left has an unknown outcome")
+        });
+        let pool = (1..POOL_LEAST).contains(pool_max).then(|| {
+            format!("must be {POOL_LEAST} or more: reads take half, the journal, leases and subscribers the rest")
+        });
+        [("uri", address), ("database", name), ("pool_max", pool), ("selection_timeout_ms", selection)]
+            .into_iter()
+            .filter_map(|(key, wrong)| Some((key, wrong?)))
+    }
+
+    fn positive(&self) -> [(&'static str, u64); 38] {
+        [
+            ("http.connections_max", self.http.connections_max.into()),
+            ("http.head_timeout_ms", self.http.head_timeout_ms),
+            ("http.body_timeout_ms", self.http.body_timeout_ms),
+            ("http.answer_timeout_ms", self.http.answer_timeout_ms),
+            ("node.heartbeat_ms", self.node.heartbeat_ms),
+            ("mongodb.pool_max", self.mongodb.pool_max.into()),
+            ("mongodb.selection_timeout_ms", self.mongodb.selection_timeout_ms),
+            ("mongodb.answer_timeout_ms", self.mongodb.answer_timeout_ms),
+            ("rabbitmq.publish_max", self.rabbitmq.publish_max.into()),
+            ("rabbitmq.prefetch", self.rabbitmq.prefetch.into()),
+            ("rabbitmq.queue_messages_max", self.rabbitmq.queue_messages_max),
+            ("rabbitmq.answer_timeout_ms", self.rabbitmq.answer_timeout_ms),
+            ("rabbitmq.heartbeat_s", self.rabbitmq.heartbeat_s.into()),
+            ("rabbitmq.retry_max_ms", self.rabbitmq.retry_max_ms),
+            ("rabbitmq.lease_ms", self.rabbitmq.lease_ms),
+            ("notification.smtp_connections_max", self.notification.smtp_connections_max.into()),
+            ("notification.smtp_timeout_ms", self.notification.smtp_timeout_ms),
+            ("orders.passivate_after_ms", self.orders.passivate_after_ms),
+            ("orders.live_max", self.orders.live_max.into()),
+            ("orders.waiting_max", self.orders.waiting_max.into()),
+            ("orders.waiting_per_order_max", self.orders.waiting_per_order_max.into()),
+            ("orders.loading_max", self.orders.loading_max.into()),
+            ("orders.conflicts_max", self.orders.conflicts_max.into()),
+            ("orders.snapshot_every_events", self.orders.snapshot_every_events.into()),
+            ("journal.group_commits_max", self.journal.group_commits_max.into()),
+            ("journal.group_bytes_max", self.journal.group_bytes_max),
+            ("journal.waiting_commits_max", self.journal.waiting_commits_max.into()),
+            ("journal.wait_max_ms", self.journal.wait_max_ms),
+            ("journal.write_max_ms", self.journal.write_max_ms),
+            ("journal.retry_first_ms", self.journal.retry_first_ms),
+            ("journal.retry_max_ms", self.journal.retry_max_ms),
+            ("supervisor.restarts_max", self.supervisor.restarts_max.into()),
+            ("supervisor.window_ms", self.supervisor.window_ms),
+            ("supervisor.backoff_first_ms", self.supervisor.backoff_first_ms),
+            ("supervisor.backoff_max_ms", self.supervisor.backoff_max_ms),
+            ("supervisor.quarantine_first_ms", self.supervisor.quarantine_first_ms),
+            ("supervisor.quarantine_max_ms", self.supervisor.quarantine_max_ms),
+            ("supervisor.stuck_after_ms", self.supervisor.stuck_after_ms),
+        ]
+    }
+
+    /// Keys that a later version acts on. Taken silently, somebody would believe that they hold.
+    pub(super) fn not_yet(&self) -> Vec<(String, String)> {
+        let keys = [
+            ("rabbitmq.uri", !self.rabbitmq.uri.is_empty(), "cannot send events through RabbitMQ"),
+            ("history.url", !self.history.url.is_empty(), "cannot read another process's history"),
+            ("history.key", !self.history.key.is_empty(), "cannot read another process's history"),
+            ("notification.smtp_url", !self.notification.smtp_url.is_empty(), "cannot send mail by SMTP"),
+            ("telemetry.otlp_endpoint", !self.telemetry.otlp_endpoint.is_empty(), "cannot send traces"),
+            ("auth.keys", !self.auth.keys.is_empty(), "has no keys"),
+        ];
+        let set = keys.into_iter().filter(|(_, set, _)| *set);
+        let set = set.map(|(key, _, what)| (key.to_owned(), format!("this version {what} yet: leave it empty")));
+        let overridden = self.subscribers.iter().map(|(name, limits)| (format!("subscribers.{name}"), limits));
+        let sections = overridden.chain([("subscriber".to_owned(), &self.subscriber)]);
+        let attempts = sections.filter(|(_, limits)| limits.attempts_max != ATTEMPTS_MAX).map(|(section, _)| {
+            let reason = format!("this version tries for ever and has no dead letters yet: leave it at {ATTEMPTS_MAX}");
+            (format!("{section}.attempts_max"), reason)
+        });
+        set.chain(attempts).collect()
+    }
+}
+
+/// Whether a database can have that name, with room for `_` and a subscriber's name behind it.
+pub(crate) fn is_database(name: &str) -> bool {
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    plain && (1..=38).contains(&name.len()) && !["admin", "local", "config"].contains(&name)
+}
