@@ -4,6 +4,7 @@
 //! What is missing is found by following the log ([`crate::history::History::follow`]), what comes twice by the inbox.
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::event::{Envelope, EventId};
 use crate::order::OrderId;
@@ -43,8 +44,9 @@ pub trait Publish: Send {
     /// Any of them may have been taken, or may be later: all of them are to be published again, on another connection.
     async fn publish(&mut self, messages: &[Message]) -> Result<Published, BrokerError>;
 
-    /// Why the broker takes nothing now, when it said so (it is out of memory or of disk).
-    fn blocked(&self) -> Option<String>;
+    /// Why the broker takes nothing now, when it said so (it is out of memory or of disk). Also changes while
+    /// [`Publish::publish`] waits, which goes on to wait as long as the connection lives.
+    fn blocked(&self) -> watch::Receiver<Option<String>>;
 }
 
 /// What became of messages that were published.
