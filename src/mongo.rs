@@ -23,6 +23,7 @@ pub mod uri;
 
 pub use event_store::{GROUP_BYTES_MAX, GROUP_COMMITS_MAX};
 pub use inbox::MongoInbox;
+pub use ledger::MongoLedger;
 pub use nodes::MongoNodes;
 pub use server::{ConnectError, Hello, Server, Unfit};
 pub use store::{OpenError, Store};

@@ -55,6 +55,11 @@ const LOADS_AT_ONCE: usize = 8;
 /// Most documents that the server sends at once; what it sends is at most 16 MiB in any case.
 const PAGE: u32 = 10_000;
 
+/// How the database of the subscriber `name` is called, where that of the order service is `database`.
+pub fn subscriber_database(database: &str, name: &str) -> String {
+    format!("{database}_{name}")
+}
+
 /// A subscriber's database.
 pub struct MongoInbox {
     server: Server,
@@ -79,7 +84,7 @@ impl MongoInbox {
         holder: &str,
         lease: Duration,
     ) -> Result<Self, InboxError> {
-        let database = server.database(&format!("{database}_{name}"));
+        let database = server.database(&subscriber_database(database, name));
         schema::prepare(server, &database, name).await?;
         // What a transaction may read is said by its own concern.
         let options = SessionOptions::builder().causal_consistency(false).build();

@@ -1,4 +1,4 @@
-//! The order service's database: commits, snapshots and the ledger, and which log this is. The ports are in files of
+//! The order service's database: commits and snapshots, and which log this is. The ports are in files of
 //! their own beside this one.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::error::{self, NAMESPACE_EXISTS};
 use super::log::{Hubs, Source};
 use super::lookup::Lookup;
 use super::server::{Failed, Server, Unfit};
-use super::{ledger, snapshots};
+use super::snapshots;
 
 /// The store of orders. Cheap to clone.
 #[derive(Clone)]
@@ -28,7 +28,6 @@ pub(super) struct Shared {
     pub(super) commits: Collection<RawDocumentBuf>,
     pub(super) lookup: Lookup,
     pub(super) snapshots: Collection<snapshots::Stored>,
-    pub(super) ledger: Collection<ledger::Stored>,
     pub(super) log: LogId,
     pub(super) hubs: Arc<Hubs>,
 }
@@ -96,7 +95,6 @@ impl Store {
         let shared = Shared {
             lookup: Lookup::new(server, &commits),
             snapshots: database.collection_with_options(SNAPSHOTS, may_be_lost()),
-            ledger: database.collection_with_options(LEDGER, may_be_lost()),
             server: server.clone(),
             commits,
             log,
@@ -120,7 +118,6 @@ enum Copied {
 
 pub(super) const COMMITS: &str = "commits";
 const SNAPSHOTS: &str = "snapshots";
-const LEDGER: &str = "ledger";
 /// Holds what there is one of.
 pub(super) const STORE: &str = "store";
 /// The document of [`STORE`] that says which log this is. Whoever opens the database first makes it.

@@ -5,53 +5,50 @@ use std::time::Duration;
 
 use actors::inbox::Inbox;
 use actors::nodes::{Alone, Nodes, Process};
-use actors::supervisor::{Child, Failure, Handle, Node};
+use actors::supervisor::{Child, Failure, Handle, LedgerStore, Node};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::StartError;
-use super::storage::{Ports, Storage};
+use super::storage::{OrderStore, Ports, Storage};
 use crate::sqlite::ledger::LedgerFile;
 use crate::sqlite::store::FILE_NAME;
 use crate::sqlite::{DataDirectory, SqliteInbox, Store};
 
-/// The files of a locked folder.
+/// A locked folder.
 pub(super) struct Embedded {
     directory: DataDirectory,
-    store: Store,
     inboxes: Mutex<Vec<Arc<SqliteInbox>>>,
 }
 
+/// The order service's file in it.
+pub(super) struct EmbeddedOrders(Store);
+
 impl Embedded {
-    /// Opens the order service's file in that folder.
+    /// That folder. Nothing in it is opened yet.
+    pub(super) fn new(directory: &DataDirectory) -> Self {
+        Self { directory: directory.clone(), inboxes: Mutex::default() }
+    }
+}
+
+impl EmbeddedOrders {
+    /// Opens the file in that folder.
     pub(super) fn open(directory: &DataDirectory) -> Result<Self, StartError> {
-        let store = Store::open(directory)?;
-        Ok(Self { directory: directory.clone(), store, inboxes: Mutex::default() })
+        Ok(Self(Store::open(directory)?))
     }
 
-    /// The order service's file.
+    /// The file.
     #[cfg(test)]
     pub(super) fn store(&self) -> &Store {
-        &self.store
+        &self.0
     }
 }
 
 #[async_trait(?Send)]
 impl Storage for Embedded {
-    fn ports(&self) -> Ports {
-        let store = Arc::new(self.store.clone());
-        Ports {
-            events: store.clone(),
-            snapshots: store.clone(),
-            log: store.clone(),
-            history: store,
-            ledger: Arc::new(LedgerFile::new(&self.directory)),
-        }
-    }
-
-    fn nodes(&self, me: &Process) -> Arc<dyn Nodes> {
-        Arc::new(Alone::new(me.clone()))
+    async fn orders(&self) -> Result<Arc<dyn OrderStore>, StartError> {
+        Ok(Arc::new(EmbeddedOrders::open(&self.directory)?))
     }
 
     async fn inbox(&self, name: &'static str, _: Duration) -> Result<Arc<dyn Inbox>, StartError> {
@@ -60,14 +57,43 @@ impl Storage for Embedded {
         Ok(inbox)
     }
 
+    /// In a file of its own, for the folder is this process's alone.
+    fn ledger(&self, _: &str) -> Arc<dyn LedgerStore> {
+        Arc::new(LedgerFile::new(&self.directory))
+    }
+
     /// A file is there. What a write finds wrong with it the journal says.
     fn away(&self) -> Option<String> {
         None
     }
 
+    fn said(&self, orders: bool) -> String {
+        match orders {
+            true => format!("SQLite in {}, on disk at each commit", self.directory.file(FILE_NAME).display()),
+            false => format!("SQLite in {}, a file for each subscriber", self.directory.path().display()),
+        }
+    }
+
+    async fn close(&self) {
+        let inboxes = self.inboxes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        join_all(inboxes.iter().map(|inbox| inbox.close())).await;
+    }
+}
+
+#[async_trait(?Send)]
+impl OrderStore for EmbeddedOrders {
+    fn ports(&self) -> Ports {
+        let store = Arc::new(self.0.clone());
+        Ports { events: store.clone(), snapshots: store.clone(), log: store.clone(), history: store }
+    }
+
+    fn nodes(&self, me: &Process) -> Arc<dyn Nodes> {
+        Arc::new(Alone::new(me.clone()))
+    }
+
     /// Watches over the writing thread, and starts another when it has died.
     fn child(&self) -> Child {
-        let store = self.store.clone();
+        let store = self.0.clone();
         Child::task("store", "store", move |_: &Node| {
             move |handle: &Handle| {
                 let (store, handle) = (store.clone(), handle.clone());
@@ -83,13 +109,7 @@ impl Storage for Embedded {
         })
     }
 
-    fn said(&self) -> String {
-        format!("SQLite in {}, on disk at each commit", self.directory.file(FILE_NAME).display())
-    }
-
     async fn close(&self) {
-        let inboxes = self.inboxes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let inboxes = join_all(inboxes.iter().map(|inbox| inbox.close()));
-        tokio::join!(inboxes, self.store.close());
+        self.0.close().await;
     }
 }

@@ -32,6 +32,7 @@ impl Identity {
         self,
         config: &Config,
         (http, ops): (SocketAddr, SocketAddr),
+        orders: bool,
         registered: &[Registered],
         started_at: Timestamp,
     ) -> Process {
@@ -42,7 +43,7 @@ impl Identity {
             http: http.to_string(),
             ops: ops.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            roles: std::iter::once(ORDERS.to_owned()).chain(subscribers).collect(),
+            roles: orders.then(|| ORDERS.to_owned()).into_iter().chain(subscribers).collect(),
             started_at,
             heartbeat_ms: config.node.heartbeat_ms,
         }

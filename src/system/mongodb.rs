@@ -8,48 +8,71 @@ use std::time::Duration;
 
 use actors::inbox::{Inbox, InboxError};
 use actors::nodes::{Nodes, Process};
-use actors::supervisor::{Child, Failure, Handle, Intensity, Node, Policy};
+use actors::supervisor::{Child, Failure, Handle, Intensity, LedgerStore, Node, Policy};
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use mongodb::bson::doc;
 use tokio::time::Instant;
 
 use super::StartError;
-use super::storage::{Ports, Storage};
+use super::only::ORDERS;
+use super::storage::{OrderStore, Ports, Storage};
 use crate::config;
+use crate::mongo::inbox::subscriber_database;
 use crate::mongo::unusable::{Unusable, answered, unusable};
-use crate::mongo::{ConnectError, Hello, MongoInbox, MongoNodes, OpenError, Server, Store, Uri};
+use crate::mongo::{ConnectError, Hello, MongoInbox, MongoLedger, MongoNodes, OpenError, Server, Store, Uri};
 
 /// How long to wait before a deployment that is away is tried again.
 const TRIED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How often it is said that it is away.
 const SAID_EVERY: Duration = Duration::from_secs(5);
 
-/// The databases of a deployment.
+/// A deployment.
 pub(super) struct Mongodb {
     uri: Uri,
     database: String,
     server: Server,
     hello: Hello,
-    store: Store,
     holder: String,
 }
 
+/// The order service's database in it.
+struct MongodbOrders {
+    server: Server,
+    database: String,
+    store: Store,
+}
+
 impl Mongodb {
-    /// Opens the order service's database, once the deployment answers. `holder` is the name in which leases are held.
-    /// Dropping the future ends the wait.
-    pub(super) async fn open(config: &config::Mongodb, holder: &str) -> Result<Self, StartError> {
-        patiently(&config.uri, async || Self::try_open(config, holder).await).await
+    /// Waits until the deployment answers. `holder` is the name in which leases are held. Dropping the future ends the
+    /// wait. No database is opened yet.
+    pub(super) async fn reach(config: &config::Mongodb, holder: &str) -> Result<Self, StartError> {
+        patiently(&config.uri, async || Self::try_reach(config, holder).await).await
     }
 
-    async fn try_open(config: &config::Mongodb, holder: &str) -> Result<Self, Unopened> {
+    async fn try_reach(config: &config::Mongodb, holder: &str) -> Result<Self, Unopened> {
         let settings = config.settings();
         let server = Server::new(&settings).await?;
         // What an operation of a port says no more: whether somebody refuses us, or nobody answers.
-        answered(settings.answer_within, server.database(&config.database).list_collection_names()).await?;
+        answered(settings.answer_within, server.database("admin").run_command(doc! { "ping": 1 })).await?;
         let hello = server.hello().await.map_err(|error| Unopened::Away(error.to_string()))?;
-        let store = Store::open(&server, &config.database).await?;
+        if let Some(unfit) = hello.unfit() {
+            return Err(OpenError::Unfit(unfit).into());
+        }
         let (uri, database) = (config.uri.clone(), config.database.clone());
-        Ok(Self { uri, database, server, hello, store, holder: holder.to_owned() })
+        Ok(Self { uri, database, server, hello, holder: holder.to_owned() })
+    }
+
+    async fn try_orders(&self) -> Result<Store, Unopened> {
+        let database = self.server.database(&self.database);
+        answered(self.server.answer_within(), database.list_collection_names()).await?;
+        Ok(Store::open(&self.server, &self.database).await?)
+    }
+
+    async fn try_inbox(&self, name: &str, lease: Duration) -> Result<MongoInbox, Unopened> {
+        let database = self.server.database(&subscriber_database(&self.database, name));
+        answered(self.server.answer_within(), database.list_collection_names()).await?;
+        Ok(MongoInbox::open(&self.server, &self.database, name, &self.holder, lease).await?)
     }
 }
 
@@ -72,24 +95,52 @@ async fn patiently<T>(uri: &Uri, mut open: impl AsyncFnMut() -> Result<T, Unopen
 
 #[async_trait(?Send)]
 impl Storage for Mongodb {
+    async fn orders(&self) -> Result<Arc<dyn OrderStore>, StartError> {
+        let store = patiently(&self.uri, async || self.try_orders().await).await?;
+        Ok(Arc::new(MongodbOrders { server: self.server.clone(), database: self.database.clone(), store }))
+    }
+
+    async fn inbox(&self, name: &'static str, lease: Duration) -> Result<Arc<dyn Inbox>, StartError> {
+        Ok(Arc::new(patiently(&self.uri, async || self.try_inbox(name, lease).await).await?))
+    }
+
+    fn ledger(&self, part: &str) -> Arc<dyn LedgerStore> {
+        let database = match part {
+            ORDERS => self.database.clone(),
+            subscriber => subscriber_database(&self.database, subscriber),
+        };
+        Arc::new(MongoLedger::new(&self.server, &database))
+    }
+
+    fn away(&self) -> Option<String> {
+        self.server.away()
+    }
+
+    fn said(&self, orders: bool) -> String {
+        let (version, set) = (&self.hello.version, self.hello.set_name.as_deref());
+        let set = set.map_or_else(|| "sharded".to_owned(), |name| format!("replica set {name}"));
+        let database = match orders {
+            true => format!("database {}", self.database),
+            false => format!("databases {}", subscriber_database(&self.database, "NAME")),
+        };
+        format!(
+            "MongoDB at {}, {database}, {set}, server {version}; on the disks of a majority at each commit",
+            self.uri
+        )
+    }
+
+    async fn close(&self) {}
+}
+
+#[async_trait(?Send)]
+impl OrderStore for MongodbOrders {
     fn ports(&self) -> Ports {
         let store = Arc::new(self.store.clone());
-        Ports {
-            events: store.clone(),
-            snapshots: store.clone(),
-            log: store.clone(),
-            history: store.clone(),
-            ledger: store,
-        }
+        Ports { events: store.clone(), snapshots: store.clone(), log: store.clone(), history: store }
     }
 
     fn nodes(&self, _: &Process) -> Arc<dyn Nodes> {
         Arc::new(MongoNodes::new(&self.server, &self.database))
-    }
-
-    async fn inbox(&self, name: &'static str, lease: Duration) -> Result<Arc<dyn Inbox>, StartError> {
-        let open = async || Ok(MongoInbox::open(&self.server, &self.database, name, &self.holder, lease).await?);
-        Ok(Arc::new(patiently(&self.uri, open).await?))
     }
 
     /// The driver looks after its connections itself. What it cannot see is that the store is another one: then the
@@ -109,19 +160,6 @@ impl Storage for Mongodb {
             }
         });
         child.policy(Policy { intensity: Intensity::NONE, ..Policy::default() })
-    }
-
-    fn away(&self) -> Option<String> {
-        self.server.away()
-    }
-
-    fn said(&self) -> String {
-        let (version, set) = (&self.hello.version, self.hello.set_name.as_deref());
-        let set = set.map_or_else(|| "sharded".to_owned(), |name| format!("replica set {name}"));
-        format!(
-            "MongoDB at {}, database {}, {set}, server {version}; on the disks of a majority at each commit",
-            self.uri, self.database
-        )
     }
 
     async fn close(&self) {}

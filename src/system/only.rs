@@ -18,7 +18,7 @@ impl Only {
     /// The subscribers to run, of all that there are.
     ///
     /// # Errors
-    /// When a part or a section of the configuration is of a subscriber that does not exist, or orders are left out.
+    /// When a part or a section of the configuration is of a subscriber that does not exist.
     pub(super) fn select(&self, config: &Config, all: Vec<Registered>) -> Result<Vec<Registered>, StartError> {
         let known: Vec<&str> = all.iter().map(Registered::name).collect();
         let parts: Vec<&str> = std::iter::once(ORDERS).chain(known.iter().copied()).collect();
@@ -29,10 +29,12 @@ impl Only {
         if let Some(name) = config.subscribers.keys().find(|name| !known.contains(&name.as_str())) {
             return Err(StartError::UnknownSubscriber { name: name.clone(), known: known.join(", ") });
         }
-        if !self.runs(ORDERS) {
-            return Err(StartError::WithoutOrders);
-        }
         Ok(all.into_iter().filter(|registered| self.runs(registered.name())).collect())
+    }
+
+    /// Whether orders are among them.
+    pub(super) fn orders(&self) -> bool {
+        self.runs(ORDERS)
     }
 
     fn runs(&self, name: &str) -> bool {

@@ -1,5 +1,7 @@
 //! What a docket keeps its data in, behind the ports. Which adapters these are is decided by the configuration, once:
 //! where a [`Storage`] is opened. Nobody else asks.
+//!
+//! The order service's store and those of subscribers are opened apart: a process without orders never touches the first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,28 +17,41 @@ use async_trait::async_trait;
 
 use super::StartError;
 
-/// An opened store with all that belongs to it.
+/// Where this process has its stores: a folder, or a deployment.
 #[async_trait(?Send)]
 pub(super) trait Storage: Send + Sync {
-    /// The order service's.
+    /// Opens the order service's store.
+    async fn orders(&self) -> Result<Arc<dyn OrderStore>, StartError>;
+
+    /// The store of the subscriber `name`. A lease in it lasts for so long, where several processes share it.
+    async fn inbox(&self, name: &'static str, lease: Duration) -> Result<Arc<dyn Inbox>, StartError>;
+
+    /// Where the ledger of a process is kept whose first part is `part`: with what belongs to that part.
+    fn ledger(&self, part: &str) -> Arc<dyn LedgerStore>;
+
+    /// Why nothing can be read or written now, when that is known without asking.
+    fn away(&self) -> Option<String>;
+
+    /// What it is, for people, without anything secret; with or without the order service's store.
+    fn said(&self, orders: bool) -> String;
+
+    /// Closes what was opened. What was acknowledged is durable already; this only spares the next start some work.
+    async fn close(&self);
+}
+
+/// The order service's store.
+#[async_trait(?Send)]
+pub(super) trait OrderStore: Send + Sync {
+    /// It, as the ports that it is.
     fn ports(&self) -> Ports;
 
     /// Where the processes that share it are listed.
     fn nodes(&self, me: &Process) -> Arc<dyn Nodes>;
 
-    /// The store of the subscriber `name`. A lease in it lasts for so long, where several processes share it.
-    async fn inbox(&self, name: &'static str, lease: Duration) -> Result<Arc<dyn Inbox>, StartError>;
-
     /// What watches over it: essential, for nothing works without.
     fn child(&self) -> Child;
 
-    /// Why nothing can be read or written now, when that is known without asking.
-    fn away(&self) -> Option<String>;
-
-    /// What it is, for people, without anything secret.
-    fn said(&self) -> String;
-
-    /// Closes what was opened. What was acknowledged is durable already; this only spares the next start some work.
+    /// As [`Storage::close`].
     async fn close(&self);
 }
 
@@ -47,5 +62,4 @@ pub(super) struct Ports {
     pub(super) snapshots: Arc<dyn Snapshots>,
     pub(super) log: Arc<dyn Log>,
     pub(super) history: Arc<dyn History>,
-    pub(super) ledger: Arc<dyn LedgerStore>,
 }

@@ -1,46 +1,52 @@
-//! The subscribers of this process, each with a store of its own. On a shared store they run in every process; a lease in
+//! The subscriber part: the subscribers of this process, each with a store of its own. On a shared store they run in every process; a lease in
 //! a subscriber's store decides where it is active.
 
 use std::sync::Arc;
 
-use actix_rt::Arbiter;
 use actors::clock::SystemClock;
 use actors::subscriber::actor::{self, Ports, SubscriberHandle};
 use actors::subscriber::registry::Registered;
 use actors::subscriber::settings::{Backoff, Settings};
 use actors::supervisor::{Child, Strategy, Supervisor};
 
+use super::source::Source;
 use super::storage::Storage;
+use super::threads::Threads;
 use super::{StartError, policy};
 use crate::config::{self, Config, millis};
 
-/// The subscribers, started by their supervisor.
-pub(super) struct Subscribers {
+/// The subscriber part of a process.
+pub(super) struct SubscriberPart {
+    /// Their supervisor.
     pub(super) child: Child,
+    /// Each as others see it.
     pub(super) handles: Vec<SubscriberHandle>,
+    /// All of them share one.
+    pub(super) threads: Threads,
 }
 
-impl Subscribers {
-    /// Opens their stores.
+impl SubscriberPart {
+    /// Opens their stores. `source` says what happened.
     pub(super) async fn open(
         config: &Config,
         registered: Vec<Registered>,
         storage: &dyn Storage,
-        arbiter: &Arbiter,
+        source: &Source,
     ) -> Result<Self, StartError> {
-        let store = storage.ports();
+        let mut threads = Threads::default();
+        let thread = threads.start();
         let mut supervisor = Supervisor::new(Strategy::OneForOne, policy(config));
         let mut handles = Vec::new();
         for one in registered {
             let limits = config.subscriber(one.name());
             let inbox = storage.inbox(one.name(), millis(limits.lease_ms)).await?;
-            let (log, history) = (Arc::clone(&store.log), Arc::clone(&store.history));
+            let (log, history) = (Arc::clone(&source.log), Arc::clone(&source.history));
             let ports = Ports { inbox, log, history, clock: Arc::new(SystemClock) };
             let (child, handle) = actor::child(one, ports, settings(limits));
-            supervisor = supervisor.child(child.on(arbiter.handle()));
+            supervisor = supervisor.child(child.on(thread.clone()));
             handles.push(handle);
         }
-        Ok(Self { child: Child::supervisor("subscribers", supervisor), handles })
+        Ok(Self { child: Child::supervisor("subscribers", supervisor), handles, threads })
     }
 }
 

@@ -103,7 +103,7 @@ impl Import {
     /// Into the database of the subscriber `name`, beside that of the order service, which is `database`. Nothing is
     /// asked or written yet.
     pub fn new(server: &Server, database: &str, name: &str) -> Self {
-        let database = server.database(&format!("{database}_{name}"));
+        let database = server.database(&super::subscriber_database(database, name));
         Self { server: server.clone(), database, name: name.to_owned() }
     }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use actors::clock::Timestamp;
 use actors::supervisor::ledger::{Cause, Decided, ENTRIES_MAX, Entry, LedgerStore};
 use actors::testing::conformance::block_on;
+use docket::mongo::MongoLedger;
 use mongodb::bson::{Document, doc};
 
-use super::Database;
+use super::{Database, server};
 
 fn entry(node: &str, seq: usize) -> Arc<Entry> {
     Arc::new(Entry {
@@ -26,23 +27,28 @@ fn entry(node: &str, seq: usize) -> Arc<Entry> {
     })
 }
 
+/// As a process does that was just started.
+async fn opened(database: &Database) -> MongoLedger {
+    MongoLedger::new(&server(database.0.uri()).await, database.0.name())
+}
+
 #[test]
 fn every_node_sees_the_last_thousand_of_all_each_once() {
     block_on(async {
         let database = Database::new();
-        let (one, other) = (database.open().await, database.open().await);
+        let (one, other) = (opened(&database).await, opened(&database).await);
         for batch in 0..8 {
             let of = |node| (batch * 100..batch * 100 + 100).map(|seq| entry(node, seq)).collect::<Vec<_>>();
-            LedgerStore::append(&one, &of("a")).await.expect("written");
-            LedgerStore::append(&other, &of("b")).await.expect("written");
+            one.append(&of("a")).await.expect("written");
+            other.append(&of("b")).await.expect("written");
             // The same batch again, as after an unclear answer.
-            LedgerStore::append(&other, &of("b")).await.expect("written");
+            other.append(&of("b")).await.expect("written");
         }
         let last: Vec<(u64, String)> =
             (300..800).flat_map(|seq| ["a", "b"].map(|node| (seq, node.to_owned()))).collect();
         assert_eq!(last.len(), ENTRIES_MAX);
-        for store in [one, other, database.open().await] {
-            let loaded = LedgerStore::load(&store).await.expect("read");
+        for store in [one, other, opened(&database).await] {
+            let loaded = store.load().await.expect("read");
             let names: Vec<_> = loaded.iter().map(|entry| (entry.seq, entry.node.to_string())).collect();
             assert_eq!(names, last);
         }
@@ -55,11 +61,11 @@ fn every_node_sees_the_last_thousand_of_all_each_once() {
 fn an_entry_that_cannot_be_read_hides_no_other() {
     block_on(async {
         let database = Database::new();
-        let store = database.open().await;
-        LedgerStore::append(&store, &[entry("a", 1), entry("a", 2)]).await.expect("written");
+        let store = opened(&database).await;
+        store.append(&[entry("a", 1), entry("a", 2)]).await.expect("written");
         let ledger = database.past().await.collection::<Document>("ledger");
         let spoilt = ledger.update_one(doc! { "_id": { "$regex": "01:a$" } }, doc! { "$set": { "entry": "{" } }).await;
         assert_eq!(spoilt.expect("spoilt").modified_count, 1);
-        assert_eq!(LedgerStore::load(&store).await.expect("read"), [Entry::clone(&entry("a", 2))]);
+        assert_eq!(store.load().await.expect("read"), [Entry::clone(&entry("a", 2))]);
     });
 }
