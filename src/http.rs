@@ -3,6 +3,7 @@
 //!
 //! Never decides about orders and never touches a store: it is handed a door to the orders and asks there.
 
+mod asyncapi;
 mod body;
 mod docs;
 mod edge;
@@ -236,6 +237,7 @@ fn caller_routes(config: &mut ServiceConfig) {
         .service(resource("/orders/{id}/cancel", "POST").route(web::post().to(orders::cancel)))
         .service(resource("/orders/{id}/refund", "POST").route(web::post().to(orders::refund)))
         .service(readable(resource("/openapi.json", READ), docs::openapi))
+        .service(readable(resource("/asyncapi.json", READ), docs::asyncapi))
         .service(readable(resource("/docs", READ), docs::entry))
         .service(readable(resource("/docs/{file:.*}", READ), docs::file))
         .service(readable(resource("/problems", READ), problems::index))

@@ -2,11 +2,13 @@
 
 #[cfg(test)]
 mod fixtures;
+pub mod schema;
 pub mod upcaster;
 
 use std::borrow::Cow;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -17,8 +19,9 @@ use crate::order::event::DecodeError;
 use crate::order::{OrderEvent, OrderId, Version};
 
 /// Which event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(inline)]
 pub struct EventId(pub Uuid);
 
 impl EventId {
@@ -56,24 +59,45 @@ pub struct Envelope {
     pub data: Box<RawValue>,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+/// An event with its envelope: CloudEvents 1.0, structured JSON. Attributes that others added are to be left alone.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Envelope")]
 struct CloudEvent {
+    #[schemars(extend("const" = "1.0"))]
     specversion: Cow<'static, str>,
+    /// Which event: the same whenever it comes again.
     id: EventId,
+    #[schemars(extend("const" = "/orders"))]
     source: Cow<'static, str>,
+    /// What happened: also the routing key.
     #[serde(rename = "type")]
     event_type: String,
+    /// Which order.
     subject: OrderId,
+    /// When it was decided. It never decreases within an order.
     time: Timestamp,
+    #[schemars(extend("const" = "application/json"))]
     datacontenttype: Cow<'static, str>,
+    /// The event's number within its order, from 1 without gaps.
+    #[schemars(range(min = 1))]
     orderversion: Version,
+    /// Of which schema of its type `data` is.
+    #[schemars(range(min = 1))]
     schemaversion: u32,
+    /// The same for everything that one request set off.
     correlationid: String,
+    /// What caused it: the id of a request, or of an event.
     causationid: String,
+    /// W3C trace context of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     traceparent: Option<String>,
+    /// What kind of caller caused it.
     authtype: Cow<'static, str>,
+    /// Which caller caused it.
     authid: Cow<'static, str>,
+    /// What happened, as its type and schema version say.
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     data: Box<RawValue>,
 }
 

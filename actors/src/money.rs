@@ -1,8 +1,10 @@
 //! Money: whole minor units and an ISO 4217 currency. No floating point, no silent overflow.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use iso_currency::Currency as Iso;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// The largest amount, 2^53−1: the largest integer that every JSON reader keeps exact (RFC 8259 §6).
@@ -113,6 +115,27 @@ impl From<Currency> for &'static str {
 impl fmt::Display for Currency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.code())
+    }
+}
+
+impl JsonSchema for Amount {
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Borrowed("Amount")
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "integer", "minimum": 0, "maximum": AMOUNT_MAX,
+            "description": "In minor units of the order's currency: 1250 is 12.50 EUR."})
+    }
+}
+
+impl JsonSchema for Currency {
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Borrowed("Currency")
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^[A-Z]{3}$", "description": "ISO 4217."})
     }
 }
 

@@ -19,6 +19,7 @@ mod work;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -30,8 +31,9 @@ pub use error::{CommandError, ReadError, Refusal};
 pub use event::OrderEvent;
 
 /// Which order. A UUID: version 7 when nobody needs to find it again, version 8 when it follows from a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(inline)]
 pub struct OrderId(Uuid);
 
 impl OrderId {
@@ -91,8 +93,9 @@ impl FromStr for OrderId {
 }
 
 /// How many events an order has, and the number of each: the first event is version 1. 0 means: no event yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(inline)]
 pub struct Version(pub u32);
 
 impl Version {

@@ -1,4 +1,5 @@
 //! `/openapi.json` and `/docs`: the description of this API, and pages to read and try it, without the internet.
+//! `/asyncapi.json`: the description of the events.
 
 use std::sync::Arc;
 
@@ -15,24 +16,31 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
                       font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
-/// The description, made once.
+/// The descriptions, made once.
 pub(crate) struct Description {
     json: Bytes,
+    asyncapi: Bytes,
     pages: Arc<Config<'static>>,
 }
 
 impl Description {
-    /// Makes it.
+    /// Makes them.
     pub(crate) fn new() -> Self {
         let json = serde_json::to_vec(&super::openapi::document()).unwrap_or_default();
+        let asyncapi = super::asyncapi::document().and_then(|document| serde_json::to_vec(&document));
         let pages = Config::from("/openapi.json").validator_url("none").try_it_out_enabled(true);
-        Self { json: Bytes::from(json), pages: Arc::new(pages) }
+        Self { json: Bytes::from(json), asyncapi: asyncapi.unwrap_or_default().into(), pages: Arc::new(pages) }
     }
 }
 
 /// The document.
 pub(super) async fn openapi(description: Data<Description>) -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").body(description.json.clone())
+}
+
+/// The document of the events.
+pub(super) async fn asyncapi(description: Data<Description>) -> HttpResponse {
+    HttpResponse::Ok().content_type("application/json").body(description.asyncapi.clone())
 }
 
 /// The pages are below: their links are relative.

@@ -581,10 +581,18 @@ async fn the_document_lists_every_path_of_the_contract() {
 }
 
 #[actix_web::test]
+async fn the_events_are_described_beside_the_api() {
+    let docket = Docket::start();
+    let document = docket.get("/asyncapi.json").await.json();
+    assert_eq!(document["asyncapi"], "3.0.0");
+    assert_eq!(document["channels"]["order.created"]["address"], "order.created");
+}
+
+#[actix_web::test]
 async fn head_answers_as_get_without_the_body() {
     let docket = Docket::start();
     let order = docket.placed().await;
-    for path in [order.as_str(), "/healthz", "/openapi.json", "/problems/invalid", "/docs/"] {
+    for path in [order.as_str(), "/healthz", "/openapi.json", "/asyncapi.json", "/problems/invalid", "/docs/"] {
         let (get, head) = (docket.get(path).await, send(docket.request("HEAD", path)).await);
         assert_eq!((head.status, head.text.as_str()), (200, ""), "{path}");
         assert_eq!(head.header("content-type"), get.header("content-type"));

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use strum::VariantArray;
@@ -35,12 +36,13 @@ pub enum OrderEvent {
 }
 
 /// The order was placed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Created {
     /// What identifies a person, apart from everything else.
     pub personal: Personal,
     /// The customer's own name for the order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub reference: Option<String>,
     /// The currency of every amount of the order.
     pub currency: Currency,
@@ -51,17 +53,18 @@ pub struct Created {
 }
 
 /// The fields that identify a person, in one place so that they can be encrypted per customer later.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Personal {
     /// Whose order it is.
     pub customer_id: String,
     /// Where mails go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub email: Option<String>,
 }
 
 /// A line of an order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Line {
     /// The article.
     pub sku: String,
@@ -84,14 +87,14 @@ pub fn total_of(lines: &[Line]) -> Option<Amount> {
 }
 
 /// A whole line was taken away.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ItemRemoved {
     /// Which line.
     pub sku: String,
 }
 
 /// The whole total was paid.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Paid {
     /// What was paid.
     pub amount: Amount,
@@ -100,7 +103,7 @@ pub struct Paid {
 }
 
 /// The order was handed to the carrier.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Shipped {
     /// Who carries it.
     pub carrier: String,
@@ -109,18 +112,18 @@ pub struct Shipped {
 }
 
 /// The order has arrived.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Delivered {}
 
 /// The order was called off.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cancelled {
     /// Why.
     pub reason: String,
 }
 
 /// Money was given back.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Refunded {
     /// How much this time.
     pub amount: Amount,
