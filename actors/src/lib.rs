@@ -23,6 +23,7 @@ pub mod snapshots;
 pub mod history;
 pub mod log;
 
+pub mod bridge;
 pub mod broker;
 pub mod checkpoint;
 

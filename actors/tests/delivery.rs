@@ -13,7 +13,7 @@ use actors::event_store::EventStore;
 use actors::inbox::{CatchingUp, DocumentKey, HoldState, Inbox, Progress, Transaction, TransactionId};
 use actors::log::{From, Log, LogId, Position};
 use actors::order::{OrderId, Version};
-use actors::subscriber::actor::{self, Ports, SubscriberHandle};
+use actors::subscriber::actor::{self, Ports, Source, SubscriberHandle};
 use actors::subscriber::{
     Cause, Documents, Event, Failure, Outcome, OutcomeKind, Registered, Settings, Subscriber, SubscriberState,
 };
@@ -121,7 +121,7 @@ impl World {
         let node = Node::root("docket", clock.clone(), Ledger::new("test"), 1);
         let inbox: Arc<dyn Inbox> = Arc::new(Faulty::new(Arc::new(self.inbox.clone()), self.fate.clone()));
         let log = Arc::new(Faulty::new(Arc::new(self.memory.clone()), self.fate.clone()));
-        let ports = Ports { inbox, log: log.clone(), history: log, clock };
+        let ports = Ports { inbox, source: Source::Log(log.clone()), history: log, clock };
         let (child, handle) = actor::child(Registered::new(Shared(self.diary.clone())), ports, settings);
         let root = Supervisor::new(Strategy::OneForOne, Policy::default()).child(child).start(&node);
         Running { handle, node, root }

@@ -71,7 +71,12 @@ impl Docket {
         let sending: Arc<dyn Mailer> = Arc::new(Faulty::new(Arc::new(mailer.clone()), Arc::clone(&fate)));
         let registered = registry::all(&Parts { mailer: sending }).remove(0);
         let faulty_inbox = Arc::new(Faulty::new(Arc::new(inbox.clone()), Arc::clone(&fate)));
-        let ports = subscriber::Ports { inbox: faulty_inbox, log: store.clone(), history: store, clock };
+        let ports = subscriber::Ports {
+            inbox: faulty_inbox,
+            source: subscriber::Source::Log(store.clone()),
+            history: store,
+            clock,
+        };
         let (subscribing, notification) = subscriber::child(registered, ports, Settings::default());
 
         let supervise = |child| Supervisor::new(Strategy::OneForOne, Policy::default()).child(child);

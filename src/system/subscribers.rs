@@ -41,7 +41,7 @@ impl SubscriberPart {
             let limits = config.subscriber(one.name());
             let inbox = storage.inbox(one.name(), millis(limits.lease_ms)).await?;
             let (log, history) = (Arc::clone(&source.log), Arc::clone(&source.history));
-            let ports = Ports { inbox, log, history, clock: Arc::new(SystemClock) };
+            let ports = Ports { inbox, source: actor::Source::Log(log), history, clock: Arc::new(SystemClock) };
             let (child, handle) = actor::child(one, ports, settings(limits));
             supervisor = supervisor.child(child.on(thread.clone()));
             handles.push(handle);

@@ -1,12 +1,16 @@
-//! The actor of one subscriber: follows the log, and carries out what its engine says. It decides nothing.
+//! The actor of one subscriber: follows the log, takes in what the broker brings, and carries out what its engine says. It
+//! decides nothing.
 //!
 //! Everything that belongs to it (the feed, the lanes, the effects under way) are futures of this actor: when it fails
 //! all of them end together, and it begins anew from what is stored, in a new term, so that nothing an earlier life left
-//! under way can still be written.
+//! under way can still be written. What the broker had brought to an earlier life it brings again to the next.
 //!
 //! Where several processes share the subscriber's store, only the one that holds the lease is at work; the others stand
 //! by: they ask for it about once a second, and have nothing else. Whoever loses it (another process began a term, because
 //! this one was frozen or cut off) drops everything and stands by, too. That is no failure.
+
+mod feed;
+mod intake;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,22 +25,22 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::batch::Handling;
-use super::engine::{Action, EFFECTS_PER_ORDER_MAX, Engine, Input};
+use super::engine::{Action, EFFECTS_PER_ORDER_MAX, Engine, Input, Receipt};
 use super::lease::Lease;
 use super::registry::Registered;
 use super::settings::Settings;
 use super::status::{SubscriberState, SubscriberStatus};
 use crate::clock::{Clock, Timestamp};
-use crate::commit::{Commit, CommitKey};
-use crate::event_store::StoreError;
 use crate::history::History;
 use crate::inbox::{Begun, Committed, Inbox, InboxError, RecordedEffect, Renewed, Row, Term, Transaction, Which, Work};
-use crate::log::{Follow, From, Log, LogError, Position};
+use crate::log::{Log, Position};
 use crate::order::OrderId;
 use crate::supervisor::{Child, Handle, Node};
 
-/// Commits that are taken from the log at once.
-const COMMITS_AT_ONCE: usize = 256;
+use feed::Feed;
+use intake::Queue;
+pub(crate) use intake::{Activity, Deliver, Intake, Observed};
+
 /// Effects of an order that are shown.
 const EFFECTS_SHOWN_MAX: usize = 1_000;
 /// Whoever stands by asks for the lease at least that often, and a little later at random: it may have been released.
@@ -55,12 +59,23 @@ const RELEASE_WITHIN: Duration = Duration::from_secs(1);
 pub struct Ports {
     /// Its own store, that nobody else writes.
     pub inbox: Arc<dyn Inbox>,
-    /// What happened.
-    pub log: Arc<dyn Log>,
-    /// The same, for what is asked of it besides following: to fill a gap, to try again, to catch up.
+    /// From where events come.
+    pub source: Source,
+    /// What happened, for what is asked besides: to fill a gap, to try again, to catch up, and to see what a broker did not
+    /// bring.
     pub history: Arc<dyn History>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// From where a subscriber's events come.
+#[derive(Clone)]
+pub enum Source {
+    /// It follows the log itself.
+    Log(Arc<dyn Log>),
+    /// A broker brings them, by way of a consumer ([`crate::bridge::consumer`]). Of the log it follows only heads, to find
+    /// what is missing.
+    Broker,
 }
 
 /// A subscriber as everybody else sees it. Cheap to clone.
@@ -70,6 +85,8 @@ pub struct SubscriberHandle {
     inbox: Arc<dyn Inbox>,
     address: Addr<SubscriberActor>,
     status: watch::Receiver<SubscriberStatus>,
+    activity: watch::Receiver<Activity>,
+    acknowledged: watch::Receiver<Option<Receipt>>,
 }
 
 /// The actor. See the module.
@@ -78,9 +95,13 @@ pub struct SubscriberActor {
     ports: Ports,
     handling: Handling,
     node: Node,
-    status: watch::Sender<SubscriberStatus>,
+    said: Said,
     begun_at: (Instant, Timestamp),
     life: Life,
+    /// How many terms were begun here.
+    lives: u64,
+    /// The queue at the broker, when there is one.
+    queue: Option<Queue>,
     feed: Feed,
     failures: u32,
     /// What is under way, by a number that is never used again.
@@ -95,6 +116,13 @@ pub struct SubscriberActor {
     left: bool,
 }
 
+/// What it says to everybody.
+struct Said {
+    status: watch::Sender<SubscriberStatus>,
+    activity: watch::Sender<Activity>,
+    acknowledged: watch::Sender<Option<Receipt>>,
+}
+
 /// Where the actor stands.
 enum Life {
     /// It asks for a term.
@@ -106,6 +134,8 @@ enum Life {
 }
 
 struct Active {
+    /// Which life: no other one in this process has the same number.
+    number: u64,
     engine: Engine,
     term: Term,
     lease: Lease,
@@ -115,42 +145,20 @@ struct Active {
     before: SubscriberStatus,
 }
 
-/// Where it reads.
-#[derive(Default)]
-struct Feed {
-    /// The open log, while nobody waits for its next commits.
-    follow: Option<Box<dyn Follow>>,
-    position: Option<Position>,
-    scan: Option<Scan>,
-    /// How many scans were begun.
-    scans: u32,
-    trouble: Option<String>,
-}
-
-struct Scan {
-    /// Which one: what an earlier one still brings says nothing about how far this one is.
-    number: u32,
-    after: Option<CommitKey>,
-    under_way: bool,
-}
-
-impl Feed {
-    fn begin_scan(&mut self, after: Option<CommitKey>) {
-        self.scans += 1;
-        self.scan = Some(Scan { number: self.scans, after, under_way: false });
-    }
-}
-
 /// The subscriber as a child of a supervisor, isolated: when it keeps failing it alone is quarantined. Also its handle,
 /// which is good from now on.
 pub fn child(registered: Registered, ports: Ports, settings: Settings) -> (Child, SubscriberHandle) {
     let name = registered.name();
     let (status, watched) = watch::channel(SubscriberStatus::starting(name));
+    let (activity, active) = watch::channel(Activity::default());
+    let (acknowledged, receipts) = watch::channel(None);
+    let said = Said { status, activity, acknowledged };
     let inbox = ports.inbox.clone();
     let (child, address) = Child::actor(name, "subscriber", move |_, handle: &Handle, node: &Node| {
-        SubscriberActor::new(&registered, ports, settings, (handle, node), status)
+        SubscriberActor::new(&registered, ports, settings, (handle, node), said)
     });
-    (child.isolated(), SubscriberHandle { name, inbox, address, status: watched })
+    let handle = SubscriberHandle { name, inbox, address, status: watched, activity: active, acknowledged: receipts };
+    (child.isolated(), handle)
 }
 
 impl SubscriberHandle {
@@ -193,6 +201,11 @@ impl SubscriberHandle {
     /// When its store did not answer.
     pub async fn effects(&self, order: OrderId) -> Result<Vec<RecordedEffect>, InboxError> {
         self.inbox.effects(vec![order], Which::All, EFFECTS_SHOWN_MAX).await
+    }
+
+    /// What its consumer needs.
+    pub(crate) fn intake(&self) -> Intake {
+        Intake::new(self.address.clone(), self.activity.clone(), self.acknowledged.clone())
     }
 }
 
@@ -247,7 +260,7 @@ impl SubscriberActor {
         ports: Ports,
         settings: Settings,
         (me, node): (&Handle, &Node),
-        status: watch::Sender<SubscriberStatus>,
+        said: Said,
     ) -> Self {
         let handling = Handling {
             subscriber: registered.subscriber().clone(),
@@ -257,14 +270,20 @@ impl SubscriberActor {
             path: me.path().clone(),
         };
         let begun_at = (Instant::now(), ports.clock.now());
+        let queue = match &ports.source {
+            Source::Log(_) => None,
+            Source::Broker => Some(Queue::default()),
+        };
         Self {
             name: registered.name(),
             ports,
             handling,
             node: node.clone(),
-            status,
+            said,
             begun_at,
             life: Life::Beginning,
+            lives: 0,
+            queue,
             feed: Feed::default(),
             failures: 0,
             under_way: HashMap::new(),
@@ -333,11 +352,13 @@ impl SubscriberActor {
         }
         self.feed.position = progress.map(|progress| progress.position);
         let seed = begun.term.0 ^ self.begun_at.1.as_millis().unsigned_abs();
+        self.lives += 1;
         self.life = Life::Active(Box::new(Active {
+            number: self.lives,
             term: begun.term,
             lease: Lease::new(begun.lease, asked_at + begun.held_after),
             said_over: false,
-            before: self.status.borrow().at_rest(SubscriberState::Starting),
+            before: self.said.status.borrow().at_rest(SubscriberState::Starting),
             engine: Engine::new((*self.handling.settings).clone(), begun, seed),
         }));
         self.renew_later(ctx);
@@ -464,6 +485,7 @@ impl SubscriberActor {
 
     fn release(&mut self, term: Term, leased: bool, ctx: &mut Context<Self>) {
         self.drop_everything(ctx);
+        self.publish();
         if !leased {
             return self.end(ctx);
         }
@@ -511,12 +533,13 @@ impl SubscriberActor {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        self.say_activity();
         let mut status = match &self.life {
-            Life::Beginning => self.status.borrow().at_rest(SubscriberState::Starting),
+            Life::Beginning => self.said.status.borrow().at_rest(SubscriberState::Starting),
             Life::Standby { active_in } => SubscriberStatus {
                 active_in: Some(active_in.clone()),
-                ..self.status.borrow().at_rest(SubscriberState::Standby)
+                ..self.said.status.borrow().at_rest(SubscriberState::Standby)
             },
             Life::Active(active) => active.engine.status(self.name).counted_on(&active.before),
         };
@@ -526,7 +549,10 @@ impl SubscriberActor {
             status.state = SubscriberState::StoreAway;
             status.trouble = Some(trouble);
         }
-        self.status.send_if_modified(|before| {
+        status.queue = self.queue.as_ref().map(Queue::status);
+        let queue_trouble = || status.queue.as_ref().and_then(|queue| queue.trouble.clone());
+        status.trouble = status.trouble.or_else(queue_trouble);
+        self.said.status.send_if_modified(|before| {
             let modified = *before != status;
             *before = status;
             modified
@@ -597,6 +623,7 @@ impl SubscriberActor {
                 self.ask(async move { Input::EffectsLoaded(load.await) }, ctx);
             }
             Action::Perform(effect) => self.perform(*effect, ctx),
+            Action::Acknowledge(receipt) => drop(self.said.acknowledged.send_replace(Some(receipt))),
             Action::WakeAt(at) => self.wake_in(at.since(now), ctx),
             Action::End => self.deposed(ctx),
         }
@@ -627,144 +654,6 @@ impl SubscriberActor {
         }
         self.wake = Some(self.spawn(sleep(wait), |act, (), ctx| act.take(Input::Tick, ctx), ctx));
     }
-
-    // The feed.
-
-    fn open(&mut self, after: Duration, ctx: &mut Context<Self>) {
-        let log = self.ports.log.clone();
-        let position = self.feed.position.clone();
-        self.spawn(
-            async move {
-                sleep(after).await;
-                open(&*log, position).await
-            },
-            |act, opened, ctx| match opened {
-                Ok((follow, anew)) => act.opened(follow, anew, ctx),
-                Err(error) => act.feed_failed(&error, ctx),
-            },
-            ctx,
-        );
-    }
-
-    fn opened(&mut self, follow: Box<dyn Follow>, anew: bool, ctx: &mut Context<Self>) {
-        self.failures = 0;
-        self.feed.trouble = None;
-        let position = follow.position();
-        self.feed.position = Some(position.clone());
-        self.feed.follow = Some(follow);
-        if anew {
-            self.feed.begin_scan(None);
-            self.take(Input::Opened(position), ctx);
-        } else {
-            self.take(Input::Tick, ctx);
-        }
-    }
-
-    fn feed_failed(&mut self, error: &LogError, ctx: &mut Context<Self>) {
-        tracing::warn!(subscriber = self.name, %error, "the log cannot be followed, and is opened again");
-        if let LogError::NoPosition(_) = error {
-            // Nor could it be next time.
-            self.feed.position = None;
-        }
-        self.feed.trouble = Some(error.to_string());
-        self.publish();
-        let wait = self.retry_after();
-        self.open(wait, ctx);
-    }
-
-    fn read_on(&mut self, ctx: &mut Context<Self>) {
-        if !matches!(&self.life, Life::Active(active) if active.engine.wants_deliveries()) {
-            return;
-        }
-        if let Some(mut follow) = self.feed.follow.take() {
-            self.spawn(
-                async move {
-                    let commits = follow.next(COMMITS_AT_ONCE).await;
-                    (follow, commits)
-                },
-                |act, (follow, commits), ctx| act.followed(follow, commits, ctx),
-                ctx,
-            );
-        }
-        if let Some(scan) = self.feed.scan.as_mut().filter(|scan| !scan.under_way) {
-            scan.under_way = true;
-            let (number, after) = (scan.number, scan.after);
-            self.scan(number, after, Duration::ZERO, ctx);
-        }
-    }
-
-    fn followed(
-        &mut self,
-        follow: Box<dyn Follow>,
-        commits: Result<Vec<Arc<Commit>>, LogError>,
-        ctx: &mut Context<Self>,
-    ) {
-        match commits {
-            Ok(commits) => {
-                let position = follow.position();
-                self.feed.position = Some(position.clone());
-                self.feed.follow = Some(follow);
-                self.take(Input::Delivered(commits, position), ctx);
-            }
-            Err(error) => self.feed_failed(&error, ctx),
-        }
-    }
-
-    fn scan(&mut self, number: u32, after: Option<CommitKey>, wait: Duration, ctx: &mut Context<Self>) {
-        let history = self.ports.history.clone();
-        self.spawn(
-            async move {
-                sleep(wait).await;
-                history.scan(after, COMMITS_AT_ONCE).await
-            },
-            move |act, commits, ctx| {
-                if act.feed.scan.as_ref().is_some_and(|scan| scan.number == number) {
-                    act.scanned(number, after, commits, ctx);
-                }
-            },
-            ctx,
-        );
-    }
-
-    fn scanned(
-        &mut self,
-        number: u32,
-        after: Option<CommitKey>,
-        commits: Result<Vec<Arc<Commit>>, StoreError>,
-        ctx: &mut Context<Self>,
-    ) {
-        match commits {
-            Ok(commits) => match commits.last().map(|commit| commit.key()) {
-                Some(last) => {
-                    self.feed.scan = Some(Scan { number, after: Some(last), under_way: false });
-                    self.take(Input::Scanned(commits), ctx);
-                }
-                None => {
-                    self.feed.scan = None;
-                    self.take(Input::ScanEnded, ctx);
-                }
-            },
-            Err(error) => {
-                tracing::warn!(subscriber = self.name, %error, "the log cannot be scanned, and is tried again");
-                let wait = self.retry_after();
-                self.scan(number, after, wait, ctx);
-            }
-        }
-    }
-}
-
-/// The open log, and whether it was opened at its end for want of a position.
-async fn open(log: &dyn Log, position: Option<Position>) -> Result<(Box<dyn Follow>, bool), LogError> {
-    if let Some(position) = position {
-        match log.follow(From::Position(position)).await {
-            Ok(follow) => return Ok((follow, false)),
-            Err(LogError::NoPosition(why)) => {
-                tracing::error!(%why, "the position in the log is lost: the whole log is read again");
-            }
-            Err(error @ LogError::Store(_)) => return Err(error),
-        }
-    }
-    Ok((log.follow(From::Now).await?, true))
 }
 
 async fn due(

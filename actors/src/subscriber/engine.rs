@@ -5,39 +5,47 @@
 //! is made from its row, and every row that is written is fenced by what it was, so a stale row costs a reload and
 //! nothing else. Dropping an engine between any two actions loses nothing: a new one goes on from what is stored.
 
+mod committing;
+mod completeness;
 mod cycle;
 mod effects;
+mod lanes;
+mod queue;
 mod rows;
 mod timing;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use cycle::{Counts, Cycle, Item, LaneRead, Rules, Settled};
+use completeness::{Completeness, Passed};
+use cycle::{Counts, Cycle, LaneRead, Rules, Settled};
 use effects::Effects;
+use queue::{Mark, Queue, Source};
 use rows::Rows;
 use timing::{Due, Gate};
 
 use super::settings::Settings;
 use super::status::{SubscriberState, SubscriberStatus};
 use crate::clock::Timestamp;
-use crate::commit::{Commit, CommitKey};
+use crate::commit::Commit;
 use crate::event::Envelope;
 use crate::event_store::StoreError;
+use crate::history::Head;
 use crate::inbox::{
-    Begun, Body, CatchingUp, Committed, DocumentWrite, Failure, InboxError, Lane, Outcome, Progress, RecordedEffect,
-    Row, RowWrite, Totals, Transaction, TransactionId, Work,
+    Begun, Body, Committed, DocumentWrite, Failure, InboxError, Outcome, Progress, RecordedEffect, Row, Totals,
+    Transaction, Work,
 };
 use crate::log::Position;
 use crate::order::{OrderId, Version};
 
 pub use effects::LOADED_PER_ORDER as EFFECTS_PER_ORDER_MAX;
+pub use queue::{Receipt, Session};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -47,6 +55,13 @@ pub enum Input {
     Opened(Position),
     /// The log brought these commits, or none; the position is the one behind them.
     Delivered(Vec<Arc<Commit>>, Position),
+    /// The broker brought these events, in its order, which means nothing; the receipt stands for them and for all that
+    /// came before them in its session.
+    Received(Vec<Arc<Envelope>>, Receipt),
+    /// The log, of which only heads are read, brought these, or none; the position is the one behind them.
+    Heads(Vec<Head>, Position),
+    /// The broker had nothing more to bring.
+    QueueSeenEmpty,
     /// The scan brought these commits.
     Scanned(Vec<Arc<Commit>>),
     /// The scan has met everything.
@@ -78,7 +93,7 @@ pub enum Input {
     Tick,
 }
 
-/// Something to do. Every action but [`Action::WakeAt`] and [`Action::End`] has one answer.
+/// Something to do. Every action but [`Action::Acknowledge`], [`Action::WakeAt`] and [`Action::End`] has one answer.
 #[derive(Debug)]
 pub enum Action {
     /// Read the rows of these orders.
@@ -116,6 +131,9 @@ pub enum Action {
     LoadEffects(Vec<OrderId>),
     /// Perform this effect.
     Perform(Box<RecordedEffect>),
+    /// Tell the broker that it need not bring these deliveries again: each is handled, or its row says that it is seen, and
+    /// that is stored.
+    Acknowledge(Receipt),
     /// Give [`Input::Tick`] at that time. Replaces an earlier one.
     WakeAt(Timestamp),
     /// Somebody else began a later term: everything of this engine's is to be dropped.
@@ -158,15 +176,6 @@ pub struct Performed {
     pub at: Timestamp,
 }
 
-/// A place in the queue that is worth storing once everything in front of it is.
-#[derive(Clone, Debug)]
-enum Mark {
-    Opened(Position),
-    Followed(Position),
-    Scanned(CommitKey),
-    ScanEnded,
-}
-
 /// What is being done with the present cycle.
 #[derive(Debug)]
 enum Phase {
@@ -199,8 +208,8 @@ pub struct Engine {
     settings: Settings,
     begun: Begun,
     rng: StdRng,
-    queue: VecDeque<Item>,
-    queued_events: usize,
+    queue: Queue,
+    completeness: Completeness,
     lanes: VecDeque<LaneRead>,
     lanes_busy: HashSet<OrderId>,
     outcomes: Vec<Performed>,
@@ -232,8 +241,8 @@ impl Engine {
             effects: Effects::new(settings.effects_loaded_max, settings.effects_at_once_max),
             settings,
             rng: StdRng::seed_from_u64(seed),
-            queue: VecDeque::new(),
-            queued_events: 0,
+            queue: Queue::default(),
+            completeness: Completeness::default(),
             lanes: VecDeque::new(),
             lanes_busy: HashSet::new(),
             outcomes: Vec::new(),
@@ -257,9 +266,19 @@ impl Engine {
         }
     }
 
-    /// Whether the log may be read further. When not, the commits that were read are kept until it is.
-    pub fn wants_deliveries(&self) -> bool {
-        self.queued_events < self.settings.queue_events_max && !self.leaving
+    /// Whether the log may be read further, or scanned further. When not, the commits that were read are kept until it is.
+    pub fn wants_commits(&self) -> bool {
+        self.queue.events_of_log() < self.settings.queue_events_max && !self.leaving
+    }
+
+    /// Whether heads of the log may be read further.
+    pub fn wants_heads(&self) -> bool {
+        self.completeness.has_room(self.queue.heads()) && !self.leaving
+    }
+
+    /// Whether the broker may bring more. It has room of its own: neither it nor a scan waits for the other.
+    pub fn wants_messages(&self) -> bool {
+        self.queue.events_of_broker() < self.settings.queue_events_max && !self.leaving
     }
 
     /// Whether nothing is under way any more, after [`Input::Leave`]: effects have their outcome, and those are stored,
@@ -291,15 +310,17 @@ impl Engine {
             state: self.state(),
             active_in: None,
             position: self.progress.as_ref().map(|progress| progress.position.clone()),
-            behind: Some(self.totals.behind + (self.queued_events + self.cycle.queued_events()) as u64),
+            behind: Some(self.totals.behind + (self.queue.events() + self.cycle.queued_events()) as u64),
             lanes_held: Some(self.totals.lanes_held),
             effects_waiting: Some(self.totals.effects_waiting),
             applied: self.counts.applied,
             duplicates: self.counts.duplicates,
             gaps: self.counts.gaps,
+            missed: self.counts.missed,
             retries: self.counts.retries,
             fenced: self.fenced,
             conflicts: self.counts.conflicts,
+            queue: None,
             trouble: self.trouble.clone(),
         }
     }
@@ -323,15 +344,24 @@ impl Engine {
 
     fn take(&mut self, input: Input, now: Timestamp, actions: &mut Vec<Action>) {
         match input {
-            Input::Opened(position) => self.queue.push_back(Item::Mark(Mark::Opened(position))),
-            Input::Delivered(commits, position) => self.delivered(&commits, position),
+            Input::Opened(position) => {
+                self.completeness.forget();
+                self.queue.mark(Mark::Opened(position));
+            }
+            Input::Delivered(commits, position) => {
+                self.queue.push_commits(&commits, Source::Log);
+                self.queue.mark_followed(position);
+            }
+            Input::Received(events, receipt) => self.received(events, receipt, now),
+            Input::Heads(heads, position) => self.completeness.hold(heads, position, now),
+            Input::QueueSeenEmpty => self.completeness.seen_empty(now),
             Input::Scanned(commits) => {
-                self.enqueue(&commits, true);
+                self.queue.push_commits(&commits, Source::Scan);
                 if let Some(last) = commits.last() {
-                    self.queue.push_back(Item::Mark(Mark::Scanned(last.key())));
+                    self.queue.mark(Mark::Scanned(last.key()));
                 }
             }
-            Input::ScanEnded => self.queue.push_back(Item::Mark(Mark::ScanEnded)),
+            Input::ScanEnded => self.queue.mark(Mark::ScanEnded),
             Input::Loaded(rows) => self.loaded(rows, now, actions),
             Input::Handled(handled) => self.handled(handled, now, actions),
             Input::Committed(answer) => self.answered(answer, now, actions),
@@ -371,20 +401,21 @@ impl Engine {
         }
     }
 
-    /// Of positions with nothing between them only the last is kept: there may be many while the store is away.
-    fn delivered(&mut self, commits: &[Arc<Commit>], position: Position) {
-        self.enqueue(commits, false);
-        if let Some(Item::Mark(Mark::Followed(last))) = self.queue.back_mut() {
-            *last = position;
-        } else {
-            self.queue.push_back(Item::Mark(Mark::Followed(position)));
-        }
+    fn received(&mut self, events: Vec<Arc<Envelope>>, receipt: Receipt, now: Timestamp) {
+        let newest = events.iter().map(|event| event.recorded_at).max();
+        self.completeness.received(events.len(), newest, now);
+        self.queue.push_received(events, receipt);
     }
 
-    fn enqueue(&mut self, commits: &[Arc<Commit>], scanned: bool) {
-        for envelope in commits.iter().flat_map(|commit| commit.envelopes()) {
-            self.queued_events += 1;
-            self.queue.push_back(Item::Event { envelope: Arc::new(envelope), scanned });
+    /// Heads that are held back no longer go behind what came before them.
+    fn let_heads_pass(&mut self, now: Timestamp) {
+        let rows = &self.rows;
+        let is_seen = |head: &Head| rows.get(head.order).is_some_and(|row| row.seen >= head.last);
+        while let Some(passed) = self.completeness.pass(now, is_seen) {
+            match passed {
+                Passed::Head(head) => self.queue.push_head(head),
+                Passed::Position(position) => self.queue.mark_followed(position),
+            }
         }
     }
 
@@ -395,6 +426,7 @@ impl Engine {
         {
             self.again(now, actions);
         }
+        self.let_heads_pass(now);
         while matches!(self.phase, Phase::Idle) && self.store.admits(now) && self.has_work() {
             self.begin_cycle(now, actions);
         }
@@ -430,7 +462,7 @@ impl Engine {
         // Lanes take half of a batch, and the last of them may go beyond it: not at the cost of what comes.
         let share = (self.settings.batch_events_max / 2).max(1);
         self.cycle.items =
-            self.take_items(self.settings.batch_events_max.saturating_sub(self.cycle.events()).max(share));
+            self.queue.take(self.settings.batch_events_max.saturating_sub(self.cycle.events()).max(share));
         self.load_rows(now, actions);
     }
 
@@ -452,22 +484,6 @@ impl Engine {
             lanes.push_back(lane);
         }
         lanes
-    }
-
-    fn take_items(&mut self, events_max: usize) -> VecDeque<Item> {
-        let mut events = 0;
-        let mut items = VecDeque::new();
-        while let Some(item) = self.queue.front() {
-            if let Item::Event { .. } = item {
-                if events == events_max {
-                    break;
-                }
-                events += 1;
-            }
-            items.extend(self.queue.pop_front());
-        }
-        self.queued_events -= events;
-        items
     }
 
     fn load_rows(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
@@ -563,398 +579,6 @@ impl Engine {
         }
     }
 
-    fn commit(&mut self, candidates: Vec<Arc<Envelope>>, handled: Handled, now: Timestamp, actions: &mut Vec<Action>) {
-        let results = candidates.iter().map(|event| event.id).zip(handled.results).collect();
-        let rules =
-            Rules { now, backoff: &self.settings.backoff, effects_max: self.settings.effects_max, rng: &mut self.rng };
-        let mut settled = self.cycle.settle(rules, results);
-        let transaction = self.transaction(&mut settled, handled.documents);
-        let commitment = Box::new(Commitment { transaction, settled });
-        if commitment.transaction.is_empty() {
-            return self.finish(*commitment, now);
-        }
-        actions.push(Action::Commit(commitment.transaction.clone()));
-        self.phase = Phase::Committing(commitment);
-    }
-
-    fn transaction(&self, settled: &mut Settled, documents: Vec<DocumentWrite>) -> Arc<Transaction> {
-        let id = TransactionId::generate();
-        let mut rows = Vec::new();
-        for row in settled.rows.values_mut() {
-            let before = self.cycle.rows.get(&row.order);
-            if before.is_some_and(|before| before == row) {
-                continue;
-            }
-            let was_written_by = row.written_by.replace(id);
-            rows.push(RowWrite { was_written_by, row: row.clone() });
-        }
-        Arc::new(Transaction {
-            id,
-            term: self.begun.term,
-            generation: self.begun.generation,
-            rows,
-            documents,
-            effects: std::mem::take(&mut settled.effects),
-            outcomes: std::mem::take(&mut settled.outcomes),
-            progress: self.progress_after(&settled.marks),
-        })
-    }
-
-    /// The last place in the queue that everything before it has passed.
-    fn progress_after(&self, marks: &[Mark]) -> Option<Progress> {
-        let mut progress = self.progress.clone();
-        for mark in marks {
-            match (mark, &mut progress) {
-                (Mark::Opened(position), _) => {
-                    let position = position.clone();
-                    progress = Some(Progress { position, catching_up: Some(CatchingUp::default()) });
-                }
-                (Mark::Followed(position), Some(progress)) => progress.position = position.clone(),
-                (Mark::Scanned(key), Some(progress)) => {
-                    progress.catching_up = Some(CatchingUp { after: Some(*key) });
-                }
-                (Mark::ScanEnded, Some(progress)) => progress.catching_up = None,
-                (Mark::Followed(_) | Mark::Scanned(_) | Mark::ScanEnded, None) => {}
-            }
-        }
-        progress.filter(|progress| self.progress.as_ref() != Some(progress))
-    }
-
-    fn answered(&mut self, answer: Result<Committed, InboxError>, now: Timestamp, actions: &mut Vec<Action>) {
-        let commitment = match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Committing(commitment) => commitment,
-            phase @ (Phase::Idle
-            | Phase::Loading
-            | Phase::Handling { .. }
-            | Phase::Recognising(_)
-            | Phase::WaitingForStore(_)
-            | Phase::Ended) => {
-                self.phase = phase;
-                return;
-            }
-        };
-        match answer {
-            Ok(Committed::Written) => {
-                self.store_answers();
-                self.finish(*commitment, now);
-            }
-            Ok(Committed::Fenced(orders)) => {
-                tracing::info!(
-                    orders = orders.len(),
-                    "rows were written by somebody else, or by this very transaction"
-                );
-                let orders = commitment.transaction.rows.iter().map(|write| write.row.order).collect();
-                actions.push(Action::Load(orders));
-                self.phase = Phase::Recognising(commitment);
-            }
-            Ok(Committed::Superseded) => {
-                self.phase = Phase::Ended;
-                actions.push(Action::End);
-            }
-            Err(error) => {
-                self.store_away(&error, now);
-                self.phase = Phase::WaitingForStore(Some(commitment));
-            }
-        }
-    }
-
-    /// Rows that carry the transaction's id were written by it: its outcome was unknown and is known now. Otherwise they
-    /// are another's, and the cycle is gone through again from what is stored.
-    fn recognise(&mut self, commitment: Commitment, rows: Vec<Row>, now: Timestamp, actions: &mut Vec<Action>) {
-        let ours = rows.iter().filter(|row| row.written_by == Some(commitment.transaction.id)).count();
-        if ours == commitment.transaction.rows.len() {
-            return self.finish(commitment, now);
-        }
-        self.fenced += 1;
-        self.fences_in_a_row = self.fences_in_a_row.saturating_add(1);
-        let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.order, row)).collect();
-        for write in &commitment.transaction.rows {
-            rows.entry(write.row.order).or_insert_with(|| Row::new(write.row.order));
-        }
-        self.forget_changed_outcomes(&rows);
-        for row in rows.into_values() {
-            self.row_written(&row);
-            // The transaction may have been stored before somebody else wrote the row, with effects that nobody here
-            // knows of.
-            if row.effects_waiting > 0 && row.performing.is_ready() {
-                self.effects.add(row.order);
-            }
-            self.will_be_due(&row, now);
-            self.cycle.rows.insert(row.order, row);
-        }
-        if self.fences_in_a_row > 1 {
-            self.store.shut(now, &self.settings.backoff, &mut self.rng);
-            self.phase = Phase::WaitingForStore(None);
-        } else {
-            self.load_rows(now, actions);
-        }
-    }
-
-    /// Somebody else wrote the row: perhaps the outcome, too. What still waits is performed again, under the same id.
-    fn forget_changed_outcomes(&mut self, rows: &HashMap<OrderId, Row>) {
-        for row in rows.values() {
-            let changed = self.cycle.rows.get(&row.order).is_some_and(|before| before.written_by != row.written_by);
-            let outcomes = self.cycle.outcomes.len();
-            self.cycle.outcomes.retain(|performed| !changed || performed.effect.effect.order != row.order);
-            if self.cycle.outcomes.len() < outcomes {
-                self.effects.drop_order(row.order);
-                self.effects.add(row.order);
-            }
-        }
-    }
-
-    /// The transaction is stored.
-    fn finish(&mut self, commitment: Commitment, now: Timestamp) {
-        let Commitment { transaction, settled } = commitment;
-        self.fences_in_a_row = 0;
-        if let Some(progress) = &transaction.progress {
-            self.progress = Some(progress.clone());
-        }
-        self.count(&settled.counts);
-        self.judge_dependencies(&settled, now);
-        for write in &transaction.rows {
-            self.row_written(&write.row);
-        }
-        for row in settled.rows.values() {
-            self.will_be_due(row, now);
-        }
-        for effect in &transaction.effects {
-            if settled.rows.get(&effect.order).is_some_and(|row| row.performing.is_ready()) {
-                self.effects.add(effect.order);
-            }
-        }
-        self.performed_stored(&settled);
-        for order in &settled.lanes_tried {
-            self.lanes_busy.remove(order);
-        }
-        self.put_back(settled);
-        self.cycle = Cycle::default();
-        self.phase = Phase::Idle;
-        let away = [&self.store, &self.history, &self.dependency, &self.performing];
-        if !away.into_iter().any(Gate::is_shut) {
-            self.trouble = None;
-        }
-    }
-
-    fn row_written(&mut self, row: &Row) {
-        let new = Row::new(row.order);
-        let before = self.cycle.rows.get(&row.order).unwrap_or(&new);
-        let totals = &mut self.totals;
-        totals.behind = (totals.behind + row.behind()).saturating_sub(before.behind());
-        totals.lanes_held = (totals.lanes_held + u64::from(!row.applying.is_ready()))
-            .saturating_sub(u64::from(!before.applying.is_ready()));
-        totals.effects_waiting =
-            (totals.effects_waiting + u64::from(row.effects_waiting)).saturating_sub(u64::from(before.effects_waiting));
-        self.rows.put(row.clone());
-    }
-
-    /// Also for a row that is as it was: its lane may have been tried in vain.
-    fn will_be_due(&mut self, row: &Row, now: Timestamp) {
-        let next = |lane: &Lane| lane.hold().and_then(|hold| hold.next_attempt_at);
-        if let Some(at) = next(&row.applying) {
-            self.due_applying.add(at.max(now));
-        }
-        if let Some(at) = next(&row.performing) {
-            self.due_performing.add(at.max(now));
-        }
-    }
-
-    fn performed_stored(&mut self, settled: &Settled) {
-        for order in &settled.performed {
-            let Some(row) = settled.rows.get(order) else { continue };
-            if !row.performing.is_ready() {
-                self.effects.drop_order(*order);
-            } else if !self.effects.stored(*order) && row.effects_waiting > 0 {
-                self.effects.add(*order);
-            }
-        }
-    }
-
-    fn put_back(&mut self, settled: Settled) {
-        for lane in settled.lanes_left.into_iter().rev() {
-            self.lanes.push_front(lane);
-        }
-        for item in settled.items_left.into_iter().rev() {
-            self.queued_events += usize::from(matches!(item, Item::Event { .. }));
-            self.queue.push_front(item);
-        }
-    }
-
-    fn judge_dependencies(&mut self, settled: &Settled, now: Timestamp) {
-        if let Some(failure) = &settled.dependency_down {
-            self.trouble = Some(failure.text.clone().into_owned());
-            self.dependency.shut(now, &self.settings.backoff, &mut self.rng);
-        } else if settled.handled || (!settled.lanes_tried.is_empty() && !self.paused) {
-            self.dependency.clear();
-        }
-        if let Some(failure) = &settled.performing_down {
-            self.trouble = Some(failure.text.clone().into_owned());
-            self.performing.shut(now, &self.settings.backoff, &mut self.rng);
-        } else if !settled.performed.is_empty() {
-            self.performing.clear();
-        }
-    }
-
-    fn count(&mut self, counts: &Counts) {
-        self.counts.applied += counts.applied;
-        self.counts.duplicates += counts.duplicates;
-        self.counts.gaps += counts.gaps;
-        self.counts.retries += counts.retries;
-        self.counts.conflicts += counts.conflicts;
-    }
-
-    /// The store answers again, perhaps.
-    fn again(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        if let Phase::WaitingForStore(commitment) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            match commitment {
-                Some(commitment) => {
-                    actions.push(Action::Commit(commitment.transaction.clone()));
-                    self.phase = Phase::Committing(commitment);
-                }
-                None => self.load_rows(now, actions),
-            }
-        }
-    }
-
-    fn store_answers(&mut self) {
-        self.store.clear();
-    }
-
-    fn store_away(&mut self, error: &InboxError, now: Timestamp) {
-        self.trouble = Some(error.to_string());
-        self.store.shut(now, &self.settings.backoff, &mut self.rng);
-    }
-
-    // Lanes that are tried again.
-
-    /// Whether what comes only raises *seen*.
-    fn is_resting(&self) -> bool {
-        self.paused || self.dependency.is_shut()
-    }
-
-    fn ask_for_lanes(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        let at_once = if self.dependency.is_shut() { 1 } else { self.settings.lanes_at_once_max };
-        if self.may_try_lanes(now)
-            && self.lanes_busy.len() < at_once
-            && let Some(until) = self.due_applying.ask(now)
-        {
-            let limit = at_once + self.lanes_busy.len();
-            actions.push(Action::LoadDue { work: Work::Applying, until, limit });
-        }
-        if self.may_perform(now)
-            && self.effects.room() > 0
-            && let Some(until) = self.due_performing.ask(now)
-        {
-            // Those that are at work are due as well: the limit leaves room for the others.
-            let limit = self.settings.effects_loaded_max;
-            actions.push(Action::LoadDue { work: Work::Performing, until, limit });
-        }
-    }
-
-    fn may_perform(&self, now: Timestamp) -> bool {
-        !self.paused && !self.leaving && self.store.admits(now) && self.performing.admits(now)
-    }
-
-    fn may_try_lanes(&self, now: Timestamp) -> bool {
-        !self.paused
-            && !self.leaving
-            && self.store.admits(now)
-            && self.history.admits(now)
-            && self.dependency.admits(now)
-    }
-
-    fn due(
-        &mut self,
-        work: Work,
-        answer: Result<(Vec<Row>, Option<Timestamp>), InboxError>,
-        now: Timestamp,
-        actions: &mut Vec<Action>,
-    ) {
-        let due = match work {
-            Work::Applying => &mut self.due_applying,
-            Work::Performing => &mut self.due_performing,
-        };
-        let wait_max = self.settings.backoff.max.max(self.settings.backoff.first);
-        let rows = match answer {
-            Ok((rows, next)) => {
-                due.answered(next, now, wait_max);
-                self.store_answers();
-                rows
-            }
-            Err(error) => {
-                due.answered(Some(now), now, wait_max);
-                return self.store_away(&error, now);
-            }
-        };
-        match work {
-            Work::Applying => self.try_lanes(rows, now, actions),
-            Work::Performing => {
-                if !rows.iter().all(|row| self.effects.add_due(row.order)) {
-                    self.due_performing.add(now);
-                }
-            }
-        }
-    }
-
-    fn try_lanes(&mut self, rows: Vec<Row>, now: Timestamp, actions: &mut Vec<Action>) {
-        if rows.is_empty() && self.dependency.admits(now) {
-            // Nothing is left that could be tried to see whether the dependency is back.
-            self.dependency.clear();
-        }
-        for row in rows {
-            if self.lanes_busy.len() >= self.settings.lanes_at_once_max {
-                self.due_applying.add(now);
-                return;
-            }
-            if self.lanes_busy.insert(row.order) {
-                actions.push(Action::ReadHistory {
-                    order: row.order,
-                    from: row.applied.next(),
-                    limit: self.settings.history_commits_max,
-                });
-            }
-        }
-    }
-
-    fn history(&mut self, order: OrderId, answer: Result<Vec<Arc<Commit>>, StoreError>, now: Timestamp) {
-        match answer {
-            Ok(commits) => {
-                self.history.clear();
-                let complete = commits.len() < self.settings.history_commits_max;
-                let events = commits.iter().flat_map(|commit| commit.envelopes()).map(Arc::new).collect();
-                self.lanes.push_back(LaneRead { order, events, complete });
-            }
-            Err(error) => {
-                self.lanes_busy.remove(&order);
-                self.due_applying.add(now);
-                self.trouble = Some(error.to_string());
-                self.history.shut(now, &self.settings.backoff, &mut self.rng);
-            }
-        }
-    }
-
-    // Effects.
-
-    fn go_on_with_effects(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        if self.paused || self.leaving || !self.store.admits(now) {
-            return;
-        }
-        if let Some((after, limit)) = self.effects.ask() {
-            actions.push(Action::LoadWaiting { after, limit });
-        }
-        if let Some(orders) = self.effects.load() {
-            actions.push(Action::LoadEffects(orders));
-        }
-        let at_once = match (self.performing.is_shut(), self.performing.admits(now)) {
-            (true, false) => 0,
-            (true, true) => 1,
-            (false, _) => self.settings.effects_at_once_max,
-        };
-        while let Some(effect) = self.effects.start(at_once) {
-            actions.push(Action::Perform(Box::new(effect)));
-        }
-    }
-
     // Time.
 
     fn wake(&self, now: Timestamp) -> Option<Timestamp> {
@@ -962,8 +586,9 @@ impl Engine {
         let gates = gates.into_iter().filter_map(|gate| gate.wake(now));
         let lanes = self.due_applying.wake().filter(|_| !self.paused);
         let effects = self.due_performing.wake().filter(|_| !self.paused);
+        let held_back = self.completeness.wake();
         // What is due and not asked for waits for a gate or for room, and either comes with an input of its own.
-        let due = lanes.into_iter().chain(effects).filter(|at| *at > now);
+        let due = lanes.into_iter().chain(effects).chain(held_back).filter(|at| *at > now);
         gates.chain(due).min()
     }
 }

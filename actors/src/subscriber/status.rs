@@ -29,14 +29,56 @@ pub struct SubscriberStatus {
     pub duplicates: u64,
     /// Times that an order's next event was missing and was asked for.
     pub gaps: u64,
+    /// Events that the broker did not bring in time, and that were read from the log instead.
+    pub missed: u64,
     /// Attempts that failed and are made again, of events and of effects.
     pub retries: u64,
     /// Transactions that met a row which somebody else had written.
     pub fenced: u64,
     /// Orders whose log and inbox contradict each other since the process began: somebody restored a backup.
     pub conflicts: u64,
+    /// Its queue at the broker; `None`: it follows the log itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueStatus>,
     /// The last thing that went wrong, for as long as it matters.
     pub trouble: Option<String>,
+}
+
+/// A subscriber's queue at the broker, as this process sees it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct QueueStatus {
+    /// How this process stands to it.
+    pub state: QueueState,
+    /// Messages that waited in it when somebody looked last, about a second ago. `None` while nobody here can look.
+    pub waiting: Option<u64>,
+    /// Messages that nobody can read and that were set aside. Counted since the process began.
+    pub unreadable: u64,
+    /// What is wrong with it, and what to do.
+    pub trouble: Option<String>,
+}
+
+/// How a process stands to a subscriber's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QueueState {
+    /// The subscriber is not active here, and nothing is taken from it.
+    Idle,
+    /// A connection is being made.
+    Connecting,
+    /// What is in it is taken.
+    Consuming,
+    /// The broker does not answer: what is committed is read from the log, a minute later.
+    Away,
+    /// There is a queue of that name that is not as it must be. Nothing is taken from it, and what is committed is read
+    /// from the log, a minute later.
+    Mismatch,
+}
+
+impl QueueStatus {
+    /// Of a queue that nobody here has to do with.
+    pub fn idle() -> Self {
+        Self { state: QueueState::Idle, waiting: None, unreadable: 0, trouble: None }
+    }
 }
 
 /// What a subscriber is doing.
@@ -75,9 +117,11 @@ impl SubscriberStatus {
             applied: 0,
             duplicates: 0,
             gaps: 0,
+            missed: 0,
             retries: 0,
             fenced: 0,
             conflicts: 0,
+            queue: None,
             trouble: None,
         }
     }
@@ -96,6 +140,7 @@ impl SubscriberStatus {
         self.applied += before.applied;
         self.duplicates += before.duplicates;
         self.gaps += before.gaps;
+        self.missed += before.missed;
         self.retries += before.retries;
         self.fenced += before.fenced;
         self.conflicts += before.conflicts;

@@ -145,7 +145,12 @@ impl World {
         let own = self.inbox.of_process(name, LEASE);
         let tally = Tally { process: name, inbox: own.clone(), diary: Arc::clone(&self.diary) };
         let inbox: Arc<dyn Inbox> = Arc::new(Faulty::new(Arc::new(own), Arc::clone(&fate)));
-        let ports = subscriber::Ports { inbox, log: store.clone(), history: store, clock: Arc::clone(&self.clock) };
+        let ports = subscriber::Ports {
+            inbox,
+            source: subscriber::Source::Log(store.clone()),
+            history: store,
+            clock: Arc::clone(&self.clock),
+        };
         let (child, tally) = subscriber::child(Registered::new(tally), ports, Settings::default());
 
         let supervise = |child| Supervisor::new(Strategy::OneForOne, Policy::default()).child(child);

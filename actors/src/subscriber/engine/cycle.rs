@@ -8,24 +8,17 @@ use std::sync::Arc;
 
 use rand::rngs::StdRng;
 
+use super::queue::{Item, Mark, Source};
 use super::timing::wait;
-use super::{EventResult, Mark, Performed};
+use super::{EventResult, Performed};
 use crate::clock::Timestamp;
 use crate::event::{Envelope, EventId};
+use crate::history::Head;
 use crate::inbox::{
     EffectId, EffectOutcome, Failure, FailureKind, Hold, HoldState, Lane, NewEffect, RecordedEffect, Row,
 };
 use crate::order::{OrderId, Version};
 use crate::subscriber::settings::Backoff;
-
-/// Something in the queue.
-#[derive(Clone, Debug)]
-pub(super) enum Item {
-    /// An event. `scanned`: it may well be one that came before.
-    Event { envelope: Arc<Envelope>, scanned: bool },
-    /// Everything in front of it came from before this place.
-    Mark(Mark),
-}
 
 /// What history says about a lane that is not ready.
 #[derive(Clone, Debug)]
@@ -88,6 +81,7 @@ pub(super) struct Counts {
     pub(super) applied: u64,
     pub(super) duplicates: u64,
     pub(super) gaps: u64,
+    pub(super) missed: u64,
     pub(super) retries: u64,
     pub(super) conflicts: u64,
 }
@@ -107,6 +101,7 @@ impl Cycle {
     pub(super) fn orders(&self) -> HashSet<OrderId> {
         let items = self.items.iter().filter_map(|item| match item {
             Item::Event { envelope, .. } => Some(envelope.order),
+            Item::Head(head) => Some(head.order),
             Item::Mark(_) => None,
         });
         let lanes = self.lanes.iter().map(|lane| lane.order);
@@ -185,9 +180,13 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
                 self.settled.marks.push(mark.clone());
                 true
             }
-            Item::Event { envelope, scanned } => {
+            Item::Head(head) => {
+                self.head(head);
+                true
+            }
+            Item::Event { envelope, source } => {
                 let verdict = self.verdict(envelope, false);
-                if matches!(verdict, Verdict::Duplicate) && !scanned {
+                if matches!(verdict, Verdict::Duplicate) && *source != Source::Scan {
                     self.settled.counts.duplicates += 1;
                 }
                 self.event(envelope, verdict).is_some()
@@ -375,6 +374,20 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
         } else {
             let missing = format!("event {} is not in the log, though {} is", row.applied.next(), event.version);
             self.hold(event.order, HoldState::Gap, Failure::transient(missing));
+        }
+    }
+
+    /// What nobody has brought yet is read from history, as any gap.
+    fn head(&mut self, head: &Head) {
+        let now = self.rules.now;
+        let row = self.row(head.order);
+        let missed = head.last.0.saturating_sub(row.seen.0);
+        if missed > 0 {
+            row.seen = head.last;
+            if row.applying.is_ready() {
+                hold_for_gap(row, now);
+            }
+            self.settled.counts.missed += u64::from(missed);
         }
     }
 

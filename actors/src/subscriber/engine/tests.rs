@@ -112,7 +112,7 @@ impl World {
                 Input::EffectsLoaded(Ok(self.inbox.effects_now(&orders, Which::Waiting, EFFECTS_PER_ORDER_MAX)))
             }
             Action::Perform(effect) => Input::Performed(self.perform(*effect)),
-            Action::WakeAt(_) | Action::End => return None,
+            Action::Acknowledge(_) | Action::WakeAt(_) | Action::End => return None,
         })
     }
 
@@ -639,6 +639,7 @@ impl Chaos {
                 | Action::ReadHistory { .. }
                 | Action::LoadWaiting { .. }
                 | Action::LoadEffects(_)
+                | Action::Acknowledge(_)
                 | Action::WakeAt(_)
                 | Action::End => {}
             }

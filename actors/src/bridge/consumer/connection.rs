@@ -1,0 +1,159 @@
+//! One connection of a consumer: deliveries in, acknowledgements out, and a look at the queue from time to time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::{Instant, sleep_until};
+
+use super::{Consumer, within};
+use crate::broker::{BrokerError, Consume, Delivery, Tag};
+use crate::event::Envelope;
+use crate::subscriber::actor::{Deliver, Intake, Observed};
+use crate::subscriber::engine::Session;
+
+/// Deliveries that are handed over at once.
+const AT_ONCE: usize = 256;
+/// Longest reason that is given for a message that nobody can read, in characters.
+const REASON_CHARS_MAX: usize = 300;
+/// Messages that nobody can read are logged at most that often.
+const UNREADABLE_SAID_EVERY: Duration = Duration::from_secs(10);
+
+/// The subscriber takes nothing more from this connection.
+pub(super) struct Ended;
+
+/// A connection at work.
+pub(super) struct Connection<'a> {
+    consumer: &'a Consumer,
+    session: Session,
+    intake: Intake,
+    consume: Box<dyn Consume>,
+    acknowledged: Option<Tag>,
+    look_at: Instant,
+}
+
+/// What is to be done next.
+enum Next {
+    Acknowledge(Tag),
+    Look,
+    TakeOver(Vec<Delivery>),
+    Nothing,
+}
+
+impl<'a> Connection<'a> {
+    pub(super) fn new(consumer: &'a Consumer, session: Session, consume: Box<dyn Consume>) -> Self {
+        let intake = consumer.intake.clone();
+        Self { consumer, session, intake, consume, acknowledged: None, look_at: Instant::now() }
+    }
+
+    /// Until the subscriber takes nothing more, or the broker fails.
+    pub(super) async fn serve(&mut self) -> Result<Ended, BrokerError> {
+        loop {
+            let goes_on = match self.next().await? {
+                Next::Acknowledge(tag) => self.acknowledge(tag).await.map(|()| true),
+                Next::Look => self.look().await,
+                Next::TakeOver(deliveries) => self.hand_over(deliveries).await,
+                Next::Nothing => Ok(true),
+            }?;
+            if !goes_on {
+                return Ok(Ended);
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Next, BrokerError> {
+        let has_room = self.intake.has_room();
+        let mut waiting = self.intake.clone();
+        tokio::select! {
+            biased;
+            tag = self.intake.done(self.session, self.acknowledged) => Ok(Next::Acknowledge(tag)),
+            () = sleep_until(self.look_at) => Ok(Next::Look),
+            () = waiting.room(), if !has_room => Ok(Next::Nothing),
+            deliveries = self.consume.next(AT_ONCE), if has_room => deliveries.map(Next::TakeOver),
+        }
+    }
+
+    async fn acknowledge(&mut self, up_to: Tag) -> Result<(), BrokerError> {
+        within(self.limit(), self.consume.acknowledge(up_to)).await?;
+        self.acknowledged = Some(up_to);
+        Ok(())
+    }
+
+    /// How much waits. A queue is empty when nothing waits there, and nothing that it handed out is on its way here.
+    async fn look(&mut self) -> Result<bool, BrokerError> {
+        let waiting = within(self.limit(), self.consume.waiting()).await?;
+        self.look_at = Instant::now() + self.consumer.settings.look_every;
+        if waiting > 0 || !self.intake.has_room() {
+            self.observe(Observed::Waiting(waiting)).await;
+            return Ok(true);
+        }
+        if let Some(deliveries) = self.consume.next(AT_ONCE).now_or_never() {
+            return self.hand_over(deliveries?).await;
+        }
+        self.observe(Observed::Empty).await;
+        self.put_back_if_due().await?;
+        Ok(true)
+    }
+
+    async fn observe(&self, observed: Observed) {
+        self.intake.observe(self.session, observed).await;
+    }
+
+    /// What is at fault with one message is never another's fault: what nobody can read is set aside, and done with in its
+    /// turn.
+    async fn hand_over(&mut self, deliveries: Vec<Delivery>) -> Result<bool, BrokerError> {
+        let Some(tag) = deliveries.last().map(|delivery| delivery.tag) else { return Ok(true) };
+        let mut events = Vec::with_capacity(deliveries.len());
+        let mut unreadable = 0;
+        for delivery in &deliveries {
+            match read(&delivery.body) {
+                Ok(event) => events.push(Arc::new(event)),
+                Err(reason) => {
+                    unreadable += 1;
+                    self.set_aside(delivery, &reason).await?;
+                }
+            }
+        }
+        Ok(self.intake.deliver(Deliver { session: self.session, tag, events, unreadable }).await)
+    }
+
+    async fn set_aside(&mut self, delivery: &Delivery, reason: &str) -> Result<(), BrokerError> {
+        within(self.limit(), self.consume.set_aside(delivery, reason)).await?;
+        let now = Instant::now();
+        if self.consumer.unreadable_said_at.get().is_none_or(|at| now >= at + UNREADABLE_SAID_EVERY) {
+            self.consumer.unreadable_said_at.set(Some(now));
+            let (subscriber, bytes) = (self.consumer.subscription.subscriber, delivery.body.len());
+            tracing::warn!(subscriber, bytes, reason, "a message that nobody can read is set aside");
+        }
+        Ok(())
+    }
+
+    /// Not again soon, also when it fails: what is set aside must not keep the others waiting.
+    pub(super) async fn put_back_if_due(&mut self) -> Result<(), BrokerError> {
+        let now = Instant::now();
+        if now < self.consumer.put_back_at.get() {
+            return Ok(());
+        }
+        self.consumer.put_back_at.set(now + self.consumer.settings.put_back_every);
+        let readable = |body: &[u8]| read(body).is_ok();
+        let back = within(self.limit(), self.consume.put_back(&readable)).await?;
+        if back > 0 {
+            let subscriber = self.consumer.subscription.subscriber;
+            tracing::info!(
+                subscriber,
+                messages = back,
+                "what was set aside and can be read is put back into the queue"
+            );
+        }
+        Ok(())
+    }
+
+    fn limit(&self) -> Duration {
+        self.consumer.settings.answer_within
+    }
+}
+
+/// The event, or why it is none.
+fn read(body: &[u8]) -> Result<Envelope, String> {
+    serde_json::from_slice(body).map_err(|error| error.to_string().chars().take(REASON_CHARS_MAX).collect())
+}

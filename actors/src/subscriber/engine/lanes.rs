@@ -1,0 +1,140 @@
+//! Lanes that are tried again, and effects that are performed: what is due, as far as its dependencies and the store are
+//! there.
+
+use std::sync::Arc;
+
+use super::cycle::LaneRead;
+use super::{Action, Engine};
+use crate::clock::Timestamp;
+use crate::commit::Commit;
+use crate::event_store::StoreError;
+use crate::inbox::{InboxError, Row, Work};
+use crate::order::OrderId;
+
+impl Engine {
+    /// Whether what comes only raises *seen*.
+    pub(super) fn is_resting(&self) -> bool {
+        self.paused || self.dependency.is_shut()
+    }
+
+    pub(super) fn ask_for_lanes(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let at_once = if self.dependency.is_shut() { 1 } else { self.settings.lanes_at_once_max };
+        if self.may_try_lanes(now)
+            && self.lanes_busy.len() < at_once
+            && let Some(until) = self.due_applying.ask(now)
+        {
+            let limit = at_once + self.lanes_busy.len();
+            actions.push(Action::LoadDue { work: Work::Applying, until, limit });
+        }
+        if self.may_perform(now)
+            && self.effects.room() > 0
+            && let Some(until) = self.due_performing.ask(now)
+        {
+            // Those that are at work are due as well: the limit leaves room for the others.
+            let limit = self.settings.effects_loaded_max;
+            actions.push(Action::LoadDue { work: Work::Performing, until, limit });
+        }
+    }
+
+    fn may_perform(&self, now: Timestamp) -> bool {
+        !self.paused && !self.leaving && self.store.admits(now) && self.performing.admits(now)
+    }
+
+    fn may_try_lanes(&self, now: Timestamp) -> bool {
+        !self.paused
+            && !self.leaving
+            && self.store.admits(now)
+            && self.history.admits(now)
+            && self.dependency.admits(now)
+    }
+
+    pub(super) fn due(
+        &mut self,
+        work: Work,
+        answer: Result<(Vec<Row>, Option<Timestamp>), InboxError>,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        let due = match work {
+            Work::Applying => &mut self.due_applying,
+            Work::Performing => &mut self.due_performing,
+        };
+        let wait_max = self.settings.backoff.max.max(self.settings.backoff.first);
+        let rows = match answer {
+            Ok((rows, next)) => {
+                due.answered(next, now, wait_max);
+                self.store_answers();
+                rows
+            }
+            Err(error) => {
+                due.answered(Some(now), now, wait_max);
+                return self.store_away(&error, now);
+            }
+        };
+        match work {
+            Work::Applying => self.try_lanes(rows, now, actions),
+            Work::Performing => {
+                if !rows.iter().all(|row| self.effects.add_due(row.order)) {
+                    self.due_performing.add(now);
+                }
+            }
+        }
+    }
+
+    fn try_lanes(&mut self, rows: Vec<Row>, now: Timestamp, actions: &mut Vec<Action>) {
+        if rows.is_empty() && self.dependency.admits(now) {
+            // Nothing is left that could be tried to see whether the dependency is back.
+            self.dependency.clear();
+        }
+        for row in rows {
+            if self.lanes_busy.len() >= self.settings.lanes_at_once_max {
+                self.due_applying.add(now);
+                return;
+            }
+            if self.lanes_busy.insert(row.order) {
+                actions.push(Action::ReadHistory {
+                    order: row.order,
+                    from: row.applied.next(),
+                    limit: self.settings.history_commits_max,
+                });
+            }
+        }
+    }
+
+    pub(super) fn history(&mut self, order: OrderId, answer: Result<Vec<Arc<Commit>>, StoreError>, now: Timestamp) {
+        match answer {
+            Ok(commits) => {
+                self.history.clear();
+                let complete = commits.len() < self.settings.history_commits_max;
+                let events = commits.iter().flat_map(|commit| commit.envelopes()).map(Arc::new).collect();
+                self.lanes.push_back(LaneRead { order, events, complete });
+            }
+            Err(error) => {
+                self.lanes_busy.remove(&order);
+                self.due_applying.add(now);
+                self.trouble = Some(error.to_string());
+                self.history.shut(now, &self.settings.backoff, &mut self.rng);
+            }
+        }
+    }
+
+    pub(super) fn go_on_with_effects(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        if self.paused || self.leaving || !self.store.admits(now) {
+            return;
+        }
+        if let Some((after, limit)) = self.effects.ask() {
+            actions.push(Action::LoadWaiting { after, limit });
+        }
+        if let Some(orders) = self.effects.load() {
+            actions.push(Action::LoadEffects(orders));
+        }
+        let at_once = match (self.performing.is_shut(), self.performing.admits(now)) {
+            (true, false) => 0,
+            (true, true) => 1,
+            (false, _) => self.settings.effects_at_once_max,
+        };
+        while let Some(effect) = self.effects.start(at_once) {
+            actions.push(Action::Perform(Box::new(effect)));
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What waits to be handled, in the order in which it came: events, heads of the log, and marks behind them that say what
+//! may be stored or said once everything in front of them is stored.
+//!
+//! Each source of events has a limit of its own, so that none takes the room of another.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::broker::Tag;
+use crate::commit::{Commit, CommitKey};
+use crate::event::Envelope;
+use crate::history::Head;
+use crate::log::Position;
+
+/// Something that waits.
+#[derive(Clone, Debug)]
+pub(super) enum Item {
+    /// An event.
+    Event { envelope: Arc<Envelope>, source: Source },
+    /// The order's stream reaches that far.
+    Head(Head),
+    /// Everything in front of it came from before this place.
+    Mark(Mark),
+}
+
+/// From where an event came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The log that is followed.
+    Log,
+    /// The scan of the log: it may well be one that came before.
+    Scan,
+    /// The broker.
+    Broker,
+}
+
+/// A place in the queue.
+#[derive(Clone, Debug)]
+pub(super) enum Mark {
+    /// The log was opened there, and a scan follows.
+    Opened(Position),
+    /// The log was followed up to there.
+    Followed(Position),
+    /// The scan has come so far.
+    Scanned(CommitKey),
+    /// The scan has met everything.
+    ScanEnded,
+    /// The broker may be told that these deliveries are done with; so many events are in front of it.
+    Received { receipt: Receipt, events: usize },
+}
+
+/// Which deliveries of the broker: those up to that tag, of that session. The engine only hands it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Whose deliveries.
+    pub session: Session,
+    /// The last of them.
+    pub tag: Tag,
+}
+
+/// One connection to the broker within one life of a subscriber. Later ones are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Session {
+    /// The life: from one term that was begun in this process to its end.
+    pub life: u64,
+    /// The connection.
+    pub connection: u64,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    items: VecDeque<Item>,
+    /// Events of the log, followed or scanned.
+    of_log: usize,
+    of_broker: usize,
+    heads: usize,
+}
+
+impl Queue {
+    /// The commits' events.
+    pub(super) fn push_commits(&mut self, commits: &[Arc<Commit>], source: Source) {
+        for envelope in commits.iter().flat_map(|commit| commit.envelopes()) {
+            self.push(Item::Event { envelope: Arc::new(envelope), source });
+        }
+    }
+
+    /// Deliveries of the broker, and their receipt.
+    pub(super) fn push_received(&mut self, events: Vec<Arc<Envelope>>, receipt: Receipt) {
+        let count = events.len();
+        for envelope in events {
+            self.push(Item::Event { envelope, source: Source::Broker });
+        }
+        match self.items.back_mut() {
+            Some(Item::Mark(Mark::Received { receipt: last, .. })) if last.session == receipt.session => {
+                *last = receipt
+            }
+            Some(_) | None => self.mark(Mark::Received { receipt, events: count }),
+        }
+    }
+
+    /// A head of the log.
+    pub(super) fn push_head(&mut self, head: Head) {
+        self.push(Item::Head(head));
+    }
+
+    /// Of positions with nothing between them only the last is kept: there may be many while the store is away.
+    pub(super) fn mark_followed(&mut self, position: Position) {
+        match self.items.back_mut() {
+            Some(Item::Mark(Mark::Followed(last))) => *last = position,
+            Some(_) | None => self.mark(Mark::Followed(position)),
+        }
+    }
+
+    /// Another mark.
+    pub(super) fn mark(&mut self, mark: Mark) {
+        self.push(Item::Mark(mark));
+    }
+
+    /// What was taken and not reached.
+    pub(super) fn put_back(&mut self, items: VecDeque<Item>) {
+        for item in items.into_iter().rev() {
+            if let Some(count) = self.count(&item) {
+                *count += 1;
+            }
+            self.items.push_front(item);
+        }
+    }
+
+    /// Everything up to that many events and heads, and the marks behind them.
+    pub(super) fn take(&mut self, max: usize) -> VecDeque<Item> {
+        let mut taken = 0;
+        let mut items = VecDeque::new();
+        while let Some(item) = self.items.pop_front() {
+            if let Some(count) = self.count(&item) {
+                if taken == max {
+                    self.items.push_front(item);
+                    break;
+                }
+                *count -= 1;
+                taken += 1;
+            }
+            items.push_back(item);
+        }
+        items
+    }
+
+    /// Whether there is nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// How many events wait.
+    pub(super) fn events(&self) -> usize {
+        self.of_log + self.of_broker
+    }
+
+    /// How many of them came from the log.
+    pub(super) fn events_of_log(&self) -> usize {
+        self.of_log
+    }
+
+    /// How many of them came from the broker.
+    pub(super) fn events_of_broker(&self) -> usize {
+        self.of_broker
+    }
+
+    /// How many heads wait.
+    pub(super) fn heads(&self) -> usize {
+        self.heads
+    }
+
+    fn push(&mut self, item: Item) {
+        if let Some(count) = self.count(&item) {
+            *count += 1;
+        }
+        self.items.push_back(item);
+    }
+
+    fn count(&mut self, item: &Item) -> Option<&mut usize> {
+        match item {
+            Item::Event { source: Source::Log | Source::Scan, .. } => Some(&mut self.of_log),
+            Item::Event { source: Source::Broker, .. } => Some(&mut self.of_broker),
+            Item::Head(_) => Some(&mut self.heads),
+            Item::Mark(_) => None,
+        }
+    }
+}
