@@ -8,6 +8,7 @@ pub mod copy;
 pub mod http;
 pub mod mail;
 pub mod mongo;
+pub mod rabbit;
 pub mod sqlite;
 pub mod system;
 pub mod telemetry;

@@ -14,7 +14,8 @@ use tracing_subscriber::filter::{LevelFilter, ParseError};
 use crate::config::{Log, LogFormat};
 
 /// The filter of `log.level`: a level, or directives such as `info,docket::http=debug`. The web server's own lines are
-/// left out: it calls a caller's broken request an error, and errors are for the person on call.
+/// left out: it calls a caller's broken request an error, and errors are for the person on call. So are those of the
+/// broker's driver: it shows whole messages, and whatever it finds it also answers.
 ///
 /// # Errors
 /// When the text is neither.
@@ -25,7 +26,7 @@ pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
             LevelFilter::from_str(directive)?;
         }
     }
-    EnvFilter::builder().parse(format!("actix_server=warn,actix_http=off,{level}"))
+    EnvFilter::builder().parse(format!("actix_server=warn,actix_http=off,lapin=off,{level}"))
 }
 
 /// Begins to write log lines. To be called once, before anything is started.

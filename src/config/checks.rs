@@ -61,6 +61,9 @@ impl Config {
             }
         }
         wrong.extend(self.mongodb_wrong().map(|(key, reason)| (format!("mongodb.{key}"), reason)));
+        let broker = &self.rabbitmq.uri;
+        let address = (!broker.is_empty()).then(|| broker.check().err()).flatten();
+        wrong.extend(address.map(|reason| ("rabbitmq.uri".to_owned(), reason)));
         if self.http.bind == self.ops.bind && self.http.bind.port() != 0 {
             wrong.push(("ops.bind".to_owned(), format!("{} is http.bind already", self.ops.bind)));
         }
@@ -145,7 +148,6 @@ impl Config {
     /// Keys that a later version acts on. Taken silently, somebody would believe that they hold.
     pub(super) fn not_yet(&self) -> Vec<(String, String)> {
         let keys = [
-            ("rabbitmq.uri", !self.rabbitmq.uri.is_empty(), "cannot send events through RabbitMQ"),
             ("history.url", !self.history.url.is_empty(), "cannot read another process's history"),
             ("history.key", !self.history.key.is_empty(), "cannot read another process's history"),
             ("notification.smtp_url", !self.notification.smtp_url.is_empty(), "cannot send mail by SMTP"),

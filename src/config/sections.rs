@@ -11,6 +11,7 @@ use toml::Value;
 use super::millis;
 use crate::mongo::Uri;
 use crate::mongo::server::Settings;
+use crate::rabbit;
 
 macro_rules! sections {
     ($($(#[$doc:meta])* $name:ident { $($key:ident: $kind:ty),+ $(,)? })+) => {$(
@@ -46,7 +47,7 @@ sections! {
     Mongodb { uri: Uri, database: String, pool_max: u32, selection_timeout_ms: u64, answer_timeout_ms: u64 }
     /// `[rabbitmq]`
     Rabbitmq {
-        uri: String,
+        uri: rabbit::Uri,
         publish_max: u32,
         prefetch: u16,
         queue_messages_max: u64,
@@ -128,6 +129,19 @@ impl Mongodb {
             select_within: millis(self.selection_timeout_ms),
             answer_within: millis(self.answer_timeout_ms),
             ..Settings::new(self.uri.expose())
+        }
+    }
+}
+
+impl Rabbitmq {
+    /// How the broker is spoken to.
+    pub fn settings(&self) -> rabbit::Settings {
+        rabbit::Settings {
+            uri: self.uri.clone(),
+            publish_max: usize::try_from(self.publish_max).unwrap_or(usize::MAX),
+            queue_messages_max: self.queue_messages_max,
+            answer_within: millis(self.answer_timeout_ms),
+            heartbeat_s: self.heartbeat_s,
         }
     }
 }

@@ -142,7 +142,6 @@ fn anything_but_loopback_needs_the_open_door_to_be_asked_for() {
 
 #[test]
 fn what_this_version_cannot_do_is_never_taken_silently() {
-    refused("", &[("RABBITMQ_URL", "amqp://localhost")], &["rabbitmq.uri", "RABBITMQ_URL"]);
     refused("[history]\nurl = \"http://a\"", &[], &["history.url", "this version"]);
     refused("[notification]\nsmtp_url = \"smtp://a\"", &[], &["notification.smtp_url", "this version"]);
     refused("[telemetry]\notlp_endpoint = \"http://a\"", &[], &["telemetry.otlp_endpoint", "this version"]);
@@ -166,6 +165,19 @@ fn a_deployment_is_named_by_its_own_variable_and_refused_without_its_password() 
     }
     let said = load("[mongodb]\nuri = \"mongodb://docket:s3cret@db1", &[]).expect_err("no end");
     assert!(said.contains("not TOML") && !said.contains("s3cret"), "{said}");
+}
+
+#[test]
+fn a_broker_is_named_by_its_own_variable_and_refused_without_its_password() {
+    let uri = "amqp://docket:s3cret@mq1:5672/shop";
+    let config = load("", &[("RABBITMQ_URL", uri)]).expect("right");
+    assert_eq!(config.rabbitmq.uri.expose(), uri);
+    assert!(!format!("{config:?}").contains("s3cret"));
+    refused("", &[("RABBITMQ_URL", "localhost")], &["rabbitmq.uri", "RABBITMQ_URL", "amqp://"]);
+    for wrong in ["amqp://docket:s3cret@mq1/", "amqp://docket:s3/cret@mq1", "amqp://docket:s3cret@mq1?heartbeat=1"] {
+        let said = load("", &[("RABBITMQ_URL", wrong)]).expect_err("wrong");
+        assert!(said.contains("rabbitmq.uri") && !said.contains("cret"), "{said}");
+    }
 }
 
 #[test]

@@ -1,0 +1,213 @@
+//! Consumes one subscriber's queues, all of them on one channel: their deliveries have one sequence of tags, and are
+//! acknowledged together up to one of them.
+//!
+//! What nobody can read is published to the queue beside, on a connection of its own: a broker that is short of memory
+//! holds up every connection that publishes, and with this one it would hold up acknowledgements.
+
+mod aside;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use actors::broker::{BrokerError, Consume, Delivery, Subscription, Tag};
+use async_trait::async_trait;
+use futures_util::stream::{BoxStream, SelectAll};
+use futures_util::{FutureExt, StreamExt, stream};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Acker, BasicProperties, Channel};
+use tokio::time::sleep;
+
+use super::Rabbit;
+use super::connection::{Link, away, lost};
+use super::topology::{self, Names};
+use aside::{Aside, Origin};
+
+/// How often it is asked whether the connection is still there, while nothing comes.
+const LOOKED_EVERY: Duration = Duration::from_secs(1);
+
+/// A connection for consuming. After an error it is used no more.
+pub(super) struct Consumer {
+    rabbit: Rabbit,
+    names: Names,
+    link: Link,
+    /// Never used for anything that may fail, which would close it.
+    _channel: Channel,
+    /// For questions.
+    asking: Channel,
+    deliveries: SelectAll<BoxStream<'static, Result<lapin::message::Delivery, BrokerError>>>,
+    /// Those that were handed out and not acknowledged.
+    unacknowledged: BTreeMap<Tag, HandedOut>,
+    acknowledged: Tag,
+    aside: Option<Aside>,
+    failed: Option<BrokerError>,
+}
+
+/// What remains of a delivery until it is acknowledged.
+struct HandedOut {
+    acker: Acker,
+    origin: Origin,
+    properties: BasicProperties,
+}
+
+impl Consumer {
+    pub(super) async fn open(rabbit: &Rabbit, subscription: &Subscription) -> Result<Self, BrokerError> {
+        let link = rabbit.connect(&format!("consumer {}", subscription.subscriber)).await?;
+        let names = topology::declare(&link, &rabbit.settings, subscription).await?;
+        let channel = link.channel().await?;
+        // It counts for each queue by itself: that for all together is not to be had with quorum queues.
+        let prefetch = (subscription.prefetch / names.count()).max(1);
+        link.answer("set the prefetch", channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+        let mut deliveries = SelectAll::new();
+        for queue in &names.queues {
+            deliveries.push(consume(&link, &channel, queue).await?);
+        }
+        let asking = link.channel().await?;
+        Ok(Self {
+            rabbit: rabbit.clone(),
+            names,
+            link,
+            _channel: channel,
+            asking,
+            deliveries,
+            unacknowledged: BTreeMap::new(),
+            acknowledged: Tag(0),
+            aside: None,
+            failed: None,
+        })
+    }
+
+    /// The next one; dropping the future loses nothing.
+    async fn next_one(&mut self) -> Result<lapin::message::Delivery, BrokerError> {
+        loop {
+            tokio::select! {
+                biased;
+                next = self.deliveries.next() => return next.unwrap_or_else(|| Err(lost())),
+                // The driver says it when it finds out; this does not rest on its saying so.
+                () = sleep(LOOKED_EVERY) => {}
+            }
+            if !self.link.is_alive() {
+                return Err(lost());
+            }
+        }
+    }
+
+    fn handed_out(&mut self, delivery: lapin::message::Delivery) -> Delivery {
+        let lapin::message::Delivery { delivery_tag, exchange, routing_key, properties, data, acker, .. } = delivery;
+        let tag = Tag(delivery_tag);
+        let origin = Origin { exchange, routing_key };
+        self.unacknowledged.insert(tag, HandedOut { acker, origin, properties });
+        Delivery { tag, body: data }
+    }
+
+    async fn next_ones(&mut self, max: usize) -> Result<Vec<Delivery>, BrokerError> {
+        let first = self.next_one().await?;
+        let mut ready = vec![self.handed_out(first)];
+        while ready.len() < max {
+            match self.deliveries.next().now_or_never() {
+                Some(Some(Ok(delivery))) => ready.push(self.handed_out(delivery)),
+                Some(Some(Err(error))) => {
+                    self.failed = Some(error);
+                    break;
+                }
+                Some(None) | None => break,
+            }
+        }
+        Ok(ready)
+    }
+
+    fn check(&self) -> Result<(), BrokerError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Where things are set aside, connected when it is needed first, and again when it has failed.
+    async fn aside(&mut self) -> Result<&Aside, BrokerError> {
+        if self.aside.as_ref().is_none_or(|aside| !aside.is_usable()) {
+            self.aside = None;
+            self.aside = Some(Aside::open(&self.rabbit, self.names.clone()).await?);
+        }
+        self.aside.as_ref().ok_or_else(lost)
+    }
+}
+
+#[async_trait]
+impl Consume for Consumer {
+    async fn next(&mut self, max: usize) -> Result<Vec<Delivery>, BrokerError> {
+        self.check()?;
+        let next = self.next_ones(max).await;
+        if let Err(error) = &next {
+            self.failed = Some(error.clone());
+        }
+        next
+    }
+
+    async fn acknowledge(&mut self, up_to: Tag) -> Result<(), BrokerError> {
+        self.check()?;
+        if up_to <= self.acknowledged {
+            return Ok(());
+        }
+        let Some(HandedOut { acker, .. }) = self.unacknowledged.get(&up_to) else {
+            return Err(BrokerError::Away(format!("delivery {} is not of this connection", up_to.0)));
+        };
+        let acknowledging = acker.ack(BasicAckOptions { multiple: true });
+        // Whatever became of it: a second acknowledgement of one delivery would be an error of ours.
+        if self.link.answer("acknowledge", acknowledging).await? {
+            self.acknowledged = up_to;
+            self.unacknowledged = self.unacknowledged.split_off(&Tag(up_to.0 + 1));
+            return Ok(());
+        }
+        self.failed = Some(lost());
+        Err(lost())
+    }
+
+    async fn waiting(&mut self) -> Result<u64, BrokerError> {
+        self.check()?;
+        let mut waiting = 0;
+        for queue in &self.names.queues {
+            waiting += waiting_in(&self.link, &self.asking, queue).await?;
+        }
+        Ok(waiting)
+    }
+
+    async fn set_aside(&mut self, delivery: &Delivery, reason: &str) -> Result<(), BrokerError> {
+        self.check()?;
+        let Some(HandedOut { origin, properties, .. }) = self.unacknowledged.get(&delivery.tag) else {
+            return Err(BrokerError::Away(format!("delivery {} is not of this connection", delivery.tag.0)));
+        };
+        let (origin, properties) = (origin.clone(), properties.clone());
+        self.aside().await?.set_aside(&delivery.body, properties, &origin, reason).await
+    }
+
+    async fn put_back(&mut self, readable: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync)) -> Result<u64, BrokerError> {
+        self.check()?;
+        let dead = self.names.dead.clone();
+        // Nearly always: then no connection is needed.
+        if waiting_in(&self.link, &self.asking, &dead).await? == 0 {
+            return Ok(0);
+        }
+        self.aside().await?.put_back(readable).await
+    }
+}
+
+/// The deliveries of a queue, and an error when they end.
+async fn consume(
+    link: &Link,
+    channel: &Channel,
+    queue: &str,
+) -> Result<BoxStream<'static, Result<lapin::message::Delivery, BrokerError>>, BrokerError> {
+    let doing = format!("consume the queue {queue}");
+    let options = BasicConsumeOptions::default();
+    let consuming = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
+    let deliveries = link.answer(&doing, consuming).await?;
+    let deliveries = deliveries.map(move |next| next.map_err(|error| away(&doing, &error)));
+    let end = stream::once(std::future::ready(Err(ended(queue))));
+    Ok(deliveries.chain(end).boxed())
+}
+
+async fn waiting_in(link: &Link, channel: &Channel, queue: &str) -> Result<u64, BrokerError> {
+    topology::messages_in(link, channel, queue).await?.ok_or_else(|| ended(queue))
+}
+
+fn ended(queue: &str) -> BrokerError {
+    BrokerError::Away(format!("nothing comes from the queue {queue} any more: somebody has deleted it, or is about to"))
+}

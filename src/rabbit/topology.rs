@@ -1,0 +1,252 @@
+//! What is there at the broker, and how it is declared: each time somebody connects, for an operator may have deleted it.
+//! Declaring what is there already changes nothing.
+//!
+//! ```text
+//! orders (topic) ─ order.# ─► orders.s, or orders.s (consistent hash of the header orderid) ─► orders.s.0 … n-1
+//! orders.dead (direct) ─ s ─► orders.s.dead
+//! ```
+
+use actors::broker::{BrokerError, Subscription};
+use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, ErrorKind, ExchangeKind};
+
+use super::Settings;
+use super::connection::{Link, away};
+
+/// Where events are published, with their type as routing key.
+pub(super) const EVENTS: &str = "orders";
+/// Where what nobody can read is put, with the subscriber's name as routing key.
+pub(super) const DEAD: &str = "orders.dead";
+/// The header that says which order an event is of.
+pub(super) const ORDER_HEADER: &str = "orderid";
+/// Most messages in a queue of what nobody can read; beyond it the oldest go.
+pub(super) const DEAD_MESSAGES_MAX: u32 = 10_000;
+
+const EVERY_EVENT: &str = "order.#";
+const HASH: &str = "x-consistent-hash";
+const HASH_PLUGIN: &str = "rabbitmq_consistent_hash_exchange";
+/// After so many deliveries of a message the broker gives it up. No crash is its fault before we say so: that is counted
+/// in the inbox. Without a limit an older broker puts what it delivers again at the end of a queue, and a newer one has
+/// a limit of twenty.
+const DELIVERIES_MAX: i64 = 1_000_000_000;
+
+/// The names of what belongs to one subscription.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    /// The queues that are consumed.
+    pub(super) queues: Vec<String>,
+    /// What spreads the orders among several queues.
+    pub(super) spread: Option<String>,
+    /// The queue of what nobody can read.
+    pub(super) dead: String,
+    /// The subscriber's name: the routing key at [`DEAD`].
+    pub(super) subscriber: &'static str,
+}
+
+impl Names {
+    pub(super) fn of(subscription: &Subscription) -> Self {
+        let subscriber = subscription.subscriber;
+        let whole = format!("{EVENTS}.{subscriber}");
+        let dead = format!("{whole}.dead");
+        let (queues, spread) = match subscription.partitions {
+            0 | 1 => (vec![whole], None),
+            partitions => ((0..partitions).map(|number| format!("{whole}.{number}")).collect(), Some(whole)),
+        };
+        Self { queues, spread, dead, subscriber }
+    }
+
+    /// How many queues.
+    pub(super) fn count(&self) -> u16 {
+        u16::try_from(self.queues.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Where one message is published so that it comes to one of the queues: exchange and routing key.
+    pub(super) fn direct(&self) -> (&str, &str) {
+        match (&self.spread, self.queues.as_slice()) {
+            (None, [queue]) => ("", queue),
+            (Some(spread), _) => (spread, ""),
+            (None, _) => ("", &self.dead),
+        }
+    }
+
+    /// The queues that the subscription would have with another number of partitions, as far as they can be guessed.
+    fn leftovers(&self) -> Vec<String> {
+        let whole = format!("{EVENTS}.{}", self.subscriber);
+        match &self.spread {
+            None => vec![format!("{whole}.0")],
+            Some(_) => vec![format!("{whole}.{}", self.queues.len()), whole],
+        }
+    }
+}
+
+/// Declares the exchanges that all share.
+pub(super) async fn declare_exchanges(link: &Link, channel: &Channel) -> Result<(), BrokerError> {
+    exchange(link, channel, EVENTS, ExchangeKind::Topic, FieldTable::default()).await?;
+    exchange(link, channel, DEAD, ExchangeKind::Direct, FieldTable::default()).await
+}
+
+/// Declares all that a subscription needs, on a channel of its own: an error closes it.
+pub(super) async fn declare(
+    link: &Link,
+    settings: &Settings,
+    subscription: &Subscription,
+) -> Result<Names, BrokerError> {
+    let channel = &link.channel().await?;
+    let names = Names::of(subscription);
+    declare_exchanges(link, channel).await?;
+    queue(link, channel, &names.dead, dead_arguments()).await?;
+    bind(link, channel, &names.dead, DEAD, names.subscriber).await?;
+    let source = match &names.spread {
+        None => (EVENTS, EVERY_EVENT),
+        Some(spread) => {
+            hash_exchange(link, channel, spread).await?;
+            (spread.as_str(), "1")
+        }
+    };
+    for name in &names.queues {
+        queue(link, channel, name, arguments(settings, &names)).await?;
+        bind(link, channel, name, source.0, source.1).await?;
+    }
+    for leftover in names.leftovers() {
+        refuse_leftover(link, &leftover, subscription).await?;
+    }
+    Ok(names)
+}
+
+/// The arguments of a queue that is consumed.
+fn arguments(settings: &Settings, names: &Names) -> FieldTable {
+    let mut arguments = quorum();
+    let messages_max = i64::try_from(settings.queue_messages_max).unwrap_or(i64::MAX);
+    arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(messages_max));
+    arguments.insert("x-dead-letter-exchange".into(), text(DEAD));
+    arguments.insert("x-dead-letter-routing-key".into(), text(names.subscriber));
+    arguments
+}
+
+fn dead_arguments() -> FieldTable {
+    let mut arguments = quorum();
+    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(DEAD_MESSAGES_MAX.into()));
+    arguments
+}
+
+fn quorum() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), text("quorum"));
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERIES_MAX));
+    arguments.insert("x-overflow".into(), text("drop-head"));
+    arguments
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+async fn exchange(
+    link: &Link,
+    channel: &Channel,
+    name: &str,
+    kind: ExchangeKind,
+    arguments: FieldTable,
+) -> Result<(), BrokerError> {
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let doing = format!("declare the exchange {name}");
+    let declared = async { Ok(channel.exchange_declare(name.into(), kind, options, arguments).await) };
+    let Err(error) = link.answer(&doing, declared).await? else { return Ok(()) };
+    match differs(&error) {
+        Some(said) => Err(BrokerError::Mismatch(format!(
+            "the exchange {name} is there and is another one: {said}. Delete it, and docket declares it as it must be: \
+             nothing is lost, the log has every event"
+        ))),
+        None => Err(away(&doing, &error)),
+    }
+}
+
+async fn hash_exchange(link: &Link, channel: &Channel, name: &str) -> Result<(), BrokerError> {
+    let mut arguments = FieldTable::default();
+    arguments.insert("hash-header".into(), text(ORDER_HEADER));
+    let declared = exchange(link, channel, name, ExchangeKind::Custom(HASH.to_owned()), arguments).await;
+    declared.map_err(|error| match error {
+        BrokerError::Away(said) | BrokerError::Mismatch(said) if is_unknown_type(&said) => {
+            BrokerError::Mismatch(format!(
+                "partitions need the plugin {HASH_PLUGIN} of RabbitMQ, which is not enabled: run `rabbitmq-plugins enable \
+                 {HASH_PLUGIN}` on each of its nodes"
+            ))
+        }
+        error @ (BrokerError::Away(_) | BrokerError::Mismatch(_)) => error,
+    })?;
+    let binding = channel.exchange_bind(
+        name.into(),
+        EVENTS.into(),
+        EVERY_EVENT.into(),
+        ExchangeBindOptions::default(),
+        FieldTable::default(),
+    );
+    link.answer(&format!("bind the exchange {name}"), binding).await
+}
+
+fn is_unknown_type(said: &str) -> bool {
+    said.contains("unknown exchange type") || said.contains("invalid exchange type")
+}
+
+async fn queue(link: &Link, channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), BrokerError> {
+    let doing = format!("declare the queue {name}");
+    let declared = async { Ok(channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments).await) };
+    let Err(error) = link.answer(&doing, declared).await? else { return Ok(()) };
+    match differs(&error) {
+        Some(said) => Err(BrokerError::Mismatch(format!(
+            "the queue {name} is there and is another one: {said}. Delete it (`rabbitmqctl delete_queue {name}`), and \
+             docket declares it as it must be: nothing is lost, the log has every event"
+        ))),
+        None => Err(away(&doing, &error)),
+    }
+}
+
+async fn bind(link: &Link, channel: &Channel, queue: &str, exchange: &str, key: &str) -> Result<(), BrokerError> {
+    let binding = channel.queue_bind(
+        queue.into(),
+        exchange.into(),
+        key.into(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    link.answer(&format!("bind the queue {queue}"), binding).await
+}
+
+/// A queue from a time with another number of partitions would go on to take events that nobody consumes.
+async fn refuse_leftover(link: &Link, name: &str, subscription: &Subscription) -> Result<(), BrokerError> {
+    if messages_in(link, &link.channel().await?, name).await?.is_none() {
+        return Ok(());
+    }
+    let (subscriber, partitions) = (subscription.subscriber, subscription.partitions);
+    Err(BrokerError::Mismatch(format!(
+        "the queue {name} is there, from a time when the number of partitions of {subscriber} was not {partitions}. Delete \
+         every queue of it (`rabbitmqctl delete_queue {name}`, and so on), and docket declares what it needs: nothing is \
+         lost, the log has every event"
+    )))
+}
+
+/// How many messages wait in a queue; nothing when there is no such queue, and the channel is closed then.
+pub(super) async fn messages_in(link: &Link, channel: &Channel, name: &str) -> Result<Option<u64>, BrokerError> {
+    let doing = format!("look at the queue {name}");
+    let options = QueueDeclareOptions::durable().passive();
+    let looked = async { Ok(channel.queue_declare(ShortString::from(name), options, FieldTable::default()).await) };
+    match link.answer(&doing, looked).await? {
+        Ok(queue) => Ok(Some(queue.message_count().into())),
+        Err(error) if is(&error, AMQPSoftError::NOTFOUND) => Ok(None),
+        Err(error) => Err(away(&doing, &error)),
+    }
+}
+
+/// What the broker says about something of that name that is not what was declared.
+fn differs(error: &lapin::Error) -> Option<String> {
+    let other = is(error, AMQPSoftError::PRECONDITIONFAILED) || is(error, AMQPSoftError::RESOURCELOCKED);
+    let ErrorKind::ProtocolError(said) = error.kind() else { return None };
+    other.then(|| said.get_message().to_string())
+}
+
+fn is(error: &lapin::Error, code: AMQPSoftError) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(said) if *said.kind() == AMQPErrorKind::Soft(code))
+}
