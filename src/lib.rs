@@ -5,6 +5,7 @@ mod serve;
 pub mod cli;
 pub mod config;
 pub mod copy;
+pub mod history;
 pub mod http;
 pub mod mail;
 pub mod mongo;
