@@ -6,6 +6,7 @@
 mod check;
 mod client;
 mod copy;
+mod healthy;
 mod import;
 mod order;
 mod restarts;
@@ -59,6 +60,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say whether a docket answers, within seconds: for the health check of a container.
+    Healthy(healthy::Args),
     /// Show an order, now or earlier.
     Order(order::Args),
     /// Show who supervises whom, and how each is.
@@ -87,6 +90,7 @@ pub fn run(serve: impl FnOnce(Config, Only) -> ExitCode) -> ExitCode {
             Err(error) => Err(error),
         },
         Some(Command::Check { config, json }) => check::run(config.as_deref(), json),
+        Some(Command::Healthy(args)) => healthy::run(&args),
         Some(Command::Order(args)) => order::run(args),
         Some(Command::Tree(server)) => tree::run(&server),
         Some(Command::Restarts(server)) => restarts::run(&server),

@@ -76,6 +76,13 @@ impl Docket {
         answer.json().await.map_err(|error| self.broke_off(&error))
     }
 
+    /// What `path` answers within that time, be it good or bad news.
+    pub(super) async fn look<T: DeserializeOwned>(&self, path: &str, within: Duration) -> Result<T, CommandError> {
+        let answer = client()?.get(self.at(path)?).timeout(within).send().await;
+        let answer = answer.map_err(|error| self.away(&error))?;
+        answer.json().await.map_err(|error| self.broke_off(&error))
+    }
+
     /// What `path` answers to a body, as text.
     pub(super) async fn post(&self, client: &Client, path: &str, body: Vec<u8>) -> Result<String, CommandError> {
         let answer = self.answer(client.post(self.at(path)?).body(body)).await?;
@@ -83,13 +90,7 @@ impl Docket {
     }
 
     async fn answer(&self, request: RequestBuilder) -> Result<Response, CommandError> {
-        let answer = request.send().await.map_err(|error| {
-            let cause = innermost(&error);
-            CommandError::unreachable(format!(
-                "no docket answers at {}: {cause}. Is it running? --url says where.",
-                self.url
-            ))
-        })?;
+        let answer = request.send().await.map_err(|error| self.away(&error))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
@@ -109,6 +110,11 @@ impl Docket {
 
     fn at(&self, path: &str) -> Result<Url, CommandError> {
         self.url.join(path).map_err(|error| CommandError::wrong(format!("--url {}: {error}", self.url)))
+    }
+
+    fn away(&self, error: &reqwest::Error) -> CommandError {
+        let (url, cause) = (&self.url, innermost(error));
+        CommandError::unreachable(format!("no docket answers at {url}: {cause}. Is it running? --url says where."))
     }
 
     fn broke_off(&self, error: &reqwest::Error) -> CommandError {

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use reqwest::StatusCode;
 
-use crate::harness::{Docket, Folder, Store, an_order, on_every_store};
+use crate::harness::{Docket, Folder, Store, an_order, eventually, on_every_store};
 
 /// What a command wrote, and its exit code.
 struct Told {
@@ -26,6 +26,7 @@ fn ask(folder: &Folder, docket: &Docket, arguments: &[&str]) -> Told {
 on_every_store!(
     a_table_fits_into_80_columns_and_begins_with_what_is_asked_first,
     the_address_is_the_configured_one_when_nobody_says_another,
+    whoever_looks_after_a_container_hears_whether_it_answers_and_whether_it_can_work,
     a_wrong_address_is_told_apart_from_a_docket_that_is_not_there,
     whoever_reads_only_the_beginning_breaks_nothing,
     an_import_that_was_cut_off_is_run_again_and_every_bad_line_has_its_number,
@@ -59,6 +60,23 @@ async fn the_address_is_the_configured_one_when_nobody_says_another(store: Store
     let open = told(&mut folder.command(&["tree"]));
     assert_eq!(open.code, Some(2), "{}", open.err);
     assert!(open.err.contains("--url"), "{}", open.err);
+}
+
+async fn whoever_looks_after_a_container_hears_whether_it_answers_and_whether_it_can_work(store: Store) {
+    let folder = Folder::new(store);
+    let docket = folder.start().await;
+    let healthy = ask(&folder, &docket, &["healthy"]);
+    assert_eq!((healthy.out.as_str(), healthy.code), ("ok\n", Some(0)), "{}", healthy.err);
+    eventually("it is ready", async || ask(&folder, &docket, &["healthy", "--ready"]).code == Some(0)).await;
+    let ready = ask(&folder, &docket, &["healthy", "--ready", "--json"]);
+    assert!(ready.out.contains("\"ready\": true"), "{}", ready.out);
+
+    docket.freeze();
+    let frozen = ask(&folder, &docket, &["healthy"]);
+    docket.thaw();
+    assert_eq!(frozen.code, Some(3), "{}", frozen.err);
+    let gone = told(folder.command(&["healthy"]).args(["--url", "http://127.0.0.1:1"]));
+    assert_eq!(gone.code, Some(3), "{}", gone.err);
 }
 
 async fn a_wrong_address_is_told_apart_from_a_docket_that_is_not_there(store: Store) {

@@ -166,6 +166,23 @@ async fn a_stop_ends_the_wait() {
 }
 
 #[tokio::test]
+async fn one_whose_store_is_away_is_healthy_and_not_ready() {
+    let mut server = MongoServer::start().await;
+    let folder = Folder::on(&server);
+    let docket = folder.start().await;
+    server.kill();
+    let ask = |words: &[&str]| {
+        let mut command = folder.command(words);
+        command.args(["--url", &docket.ops]);
+        told(command)
+    };
+    eventually("it is not ready", async || ask(&["healthy", "--ready"]).1 == Some(1)).await;
+    let (said, _) = ask(&["healthy", "--ready"]);
+    assert!(said.starts_with("not ready; "), "{said}");
+    assert_eq!(ask(&["healthy"]).1, Some(0));
+}
+
+#[tokio::test]
 async fn a_store_that_was_replaced_ends_the_process_with_its_reason() {
     let mut server = MongoServer::start().await;
     let folder = Folder::on(&server);
