@@ -1,0 +1,240 @@
+//! One term of the relay at work: a batch is read and another one published at the same time, and the place behind what
+//! was taken is stored meanwhile. Reading and publishing are never cut off half-way but by the end of the term.
+
+use futures_util::future::{BoxFuture, OptionFuture};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::saves::Saves;
+use super::source::{Batch, Source};
+use super::status::{RelayState, RelayStatus};
+use super::{LEAVE_WITHIN, RELEASE_WITHIN, Relay, Trouble};
+use crate::broker::{BrokerError, Publish, Published};
+use crate::checkpoint::Checkpoint;
+use crate::clock::Timestamp;
+use crate::inbox::Term;
+use crate::log::LogError;
+
+/// How many answers a connection, or a batch, may take one after another. A broker that is only slow answers each wait of
+/// the adapter's in time; beyond this even the adapter is not believed.
+const ANSWERS_MAX: u32 = 3;
+
+/// Why a term has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was asked to stop.
+    Asked,
+    /// Another process has begun a later one.
+    Superseded,
+}
+
+/// A term at work.
+pub(super) struct Work<'a> {
+    relay: &'a Relay,
+    term: Term,
+    saves: Saves,
+    /// The next batch is being read; `None`: it is there.
+    reading: Option<BoxFuture<'static, Read>>,
+    next: Option<(Source, Batch)>,
+    /// The connection, while nothing is on its way.
+    publisher: Option<Box<dyn Publish>>,
+    /// What the broker was asked: to connect, or to take a batch.
+    asked: Option<BoxFuture<'static, Happened>>,
+    /// When that must be done; while the broker is blocked, never.
+    deadline: Option<Instant>,
+    /// When the oldest event of the batch on its way was recorded.
+    under_way_since: Option<Timestamp>,
+    /// `None`: there was no connection yet.
+    blocked: Option<watch::Receiver<Option<String>>>,
+}
+
+type Read = (Source, Result<Batch, LogError>);
+
+/// What can happen.
+enum Happened {
+    Asked,
+    Due,
+    Read(Read),
+    Connected(Result<Box<dyn Publish>, BrokerError>),
+    Answered(Box<dyn Publish>, Batch, Result<Published, BrokerError>),
+    Blocked,
+    Late,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(relay: &'a Relay, term: Term, source: Source, saves: Saves) -> Self {
+        let broker = relay.ports.broker.clone();
+        let connect = async move { Happened::Connected(broker.publisher().await) };
+        Self {
+            relay,
+            term,
+            saves,
+            reading: Some(read(source)),
+            next: None,
+            publisher: None,
+            asked: Some(Box::pin(connect)),
+            deadline: Some(Instant::now() + relay.settings.answer_within * ANSWERS_MAX),
+            under_way_since: None,
+            blocked: None,
+        }
+    }
+
+    /// Publishes until something ends it.
+    pub(super) async fn run(&mut self) -> Result<Ended, Trouble> {
+        loop {
+            self.publish_next();
+            self.tell();
+            match self.happens().await {
+                Happened::Asked => return Ok(Ended::Asked),
+                Happened::Due => {
+                    let checkpoint = self.saves.ask(Instant::now());
+                    if !self.save(checkpoint).await? {
+                        return Ok(Ended::Superseded);
+                    }
+                }
+                Happened::Read((source, batch)) => {
+                    self.reading = None;
+                    self.next = Some((source, batch?));
+                }
+                Happened::Connected(publisher) => {
+                    let publisher = publisher?;
+                    self.blocked = Some(publisher.blocked());
+                    self.free(publisher);
+                }
+                Happened::Answered(publisher, batch, published) => {
+                    self.asked = None;
+                    self.taken(&batch, published?);
+                    self.free(publisher);
+                }
+                Happened::Blocked => self.deadline = self.patience(),
+                Happened::Late => return Err(BrokerError::Away("it does not answer".to_owned()).into()),
+            }
+        }
+    }
+
+    /// Holds on to the term, and stores the checkpoint. False: it is another process's term now.
+    pub(super) async fn save(&self, checkpoint: Option<Checkpoint>) -> Result<bool, Trouble> {
+        Ok(self.relay.answered(self.relay.ports.checkpoints.save(self.term, checkpoint)).await??)
+    }
+
+    /// What can still be done for whoever relays next: store how far it came, and give the lease back, also when the broker
+    /// cannot be reached from here. Another process may reach it.
+    pub(super) async fn leave(mut self, ended: &Result<Ended, Trouble>) {
+        match ended {
+            Ok(Ended::Asked) => self.finish().await,
+            Err(Trouble::Broker(_)) => {}
+            Ok(Ended::Superseded) | Err(Trouble::Log(_) | Trouble::Checkpoint(_) | Trouble::Late(_)) => return,
+        }
+        if let Some(checkpoint) = self.saves.ask(Instant::now()) {
+            let save = self.relay.ports.checkpoints.save(self.term, Some(checkpoint));
+            if !matches!(timeout(RELEASE_WITHIN, save).await, Ok(Ok(true))) {
+                tracing::info!("the relay's last checkpoint was not stored: some events will come twice");
+            }
+        }
+        self.relay.release(self.term).await;
+    }
+
+    /// Waits a little for the broker's word on what is on its way.
+    async fn finish(&mut self) {
+        let Some(answer) = &mut self.asked else { return };
+        if let Ok(Happened::Answered(_, batch, Ok(published))) = timeout(LEAVE_WITHIN, answer).await {
+            self.taken(&batch, published);
+        }
+    }
+
+    async fn happens(&mut self) -> Happened {
+        let due_at = self.saves.due_at();
+        let (blocked, deadline) = (self.blocked.as_mut(), self.deadline);
+        tokio::select! {
+            biased;
+            () = self.relay.handle.stop_requested() => Happened::Asked,
+            Some(()) = OptionFuture::from(due_at.map(sleep_until)) => Happened::Due,
+            Some(Ok(())) = OptionFuture::from(blocked.map(|blocked| blocked.changed())) => Happened::Blocked,
+            Some(happened) = OptionFuture::from(self.asked.as_mut()) => happened,
+            Some(read) = OptionFuture::from(self.reading.as_mut()) => Happened::Read(read),
+            Some(()) = OptionFuture::from(deadline.map(sleep_until)) => Happened::Late,
+        }
+    }
+
+    fn free(&mut self, publisher: Box<dyn Publish>) {
+        self.publisher = Some(publisher);
+        (self.asked, self.deadline, self.under_way_since) = (None, None, None);
+    }
+
+    /// Begins to publish the next batch when it is there and nothing is on its way, and to read the one after it.
+    fn publish_next(&mut self) {
+        let Some(publisher) = self.publisher.take_if(|_| self.next.is_some()) else { return };
+        let Some((source, batch)) = self.next.take() else { return };
+        self.reading = Some(read(source));
+        if batch.messages.is_empty() {
+            self.publisher = Some(publisher);
+            return self.taken(&batch, Published::default());
+        }
+        self.under_way_since = batch.recorded.map(|(oldest, _)| oldest);
+        self.asked = Some(Box::pin(publish(publisher, batch, self.relay.settings.publish_max)));
+        self.deadline = self.patience();
+    }
+
+    fn taken(&mut self, batch: &Batch, published: Published) {
+        self.saves.taken(batch.position.clone(), batch.recorded.map(|(_, newest)| newest));
+        self.relay.status.send_modify(|status| {
+            status.published += batch.messages.len() as u64;
+            status.unroutable += published.unroutable as u64;
+            status.recorded_at = batch.recorded.map(|(_, newest)| newest).max(status.recorded_at);
+            status.position = batch.position.clone().or(status.position.take());
+        });
+    }
+
+    /// Until when the broker has time for what it was asked.
+    fn patience(&self) -> Option<Instant> {
+        let waits = self.asked.is_some() && self.blocked_by().is_none();
+        waits.then(|| Instant::now() + self.relay.settings.answer_within * ANSWERS_MAX)
+    }
+
+    fn blocked_by(&self) -> Option<String> {
+        self.blocked.as_ref().and_then(|blocked| blocked.borrow().clone())
+    }
+
+    fn tell(&self) {
+        let blocked = self.blocked_by();
+        let next_since = self.next.as_ref().and_then(|(_, batch)| batch.recorded).map(|(oldest, _)| oldest);
+        let waiting_since = self.under_way_since.into_iter().chain(next_since).min();
+        self.relay.status.send_if_modified(|status| {
+            let before = status.clone();
+            status.waiting_since = waiting_since;
+            if self.blocked.is_some() {
+                status.work(blocked.as_deref());
+            }
+            if status.state != before.state {
+                say(status);
+            }
+            *status != before
+        });
+    }
+}
+
+fn read(mut source: Source) -> BoxFuture<'static, Read> {
+    Box::pin(async move {
+        let batch = source.next().await;
+        (source, batch)
+    })
+}
+
+/// Publishes a batch, at most so many events at once.
+async fn publish(mut publisher: Box<dyn Publish>, batch: Batch, at_once: usize) -> Happened {
+    let mut all = Published::default();
+    for messages in batch.messages.chunks(at_once.max(1)) {
+        match publisher.publish(messages).await {
+            Ok(published) => all.unroutable += published.unroutable,
+            Err(error) => return Happened::Answered(publisher, batch, Err(error)),
+        }
+    }
+    Happened::Answered(publisher, batch, Ok(all))
+}
+
+fn say(status: &RelayStatus) {
+    match (status.state, &status.trouble) {
+        (RelayState::Blocked, Some(reason)) => tracing::warn!(reason, "the broker takes nothing: the relay waits"),
+        (state, _) => tracing::info!(?state, "the relay can publish"),
+    }
+}
