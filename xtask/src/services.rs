@@ -3,6 +3,8 @@
 
 #[path = "../../tests/servers/src/mongod.rs"]
 mod mongod;
+#[path = "../../tests/servers/src/port.rs"]
+mod port;
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use crate::steps::Failure;
 use crate::tools;
-use mongod::{Options, Port};
+use mongod::Options;
+use port::Port;
 
 /// Names the MongoDB that tests share. Set: that one is used, and none is started.
 const MONGODB_URI: &str = "DOCKET_TEST_MONGODB_URI";

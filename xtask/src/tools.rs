@@ -29,6 +29,7 @@ impl Tools {
         alone(|folder| {
             // The README's walk through is run as it is written.
             debian(&["curl"], || succeeds(Command::new("curl").arg("--version")))?;
+            mail_server()?;
             Ok(Self {
                 cargo_deny: cargo_deny(folder)?,
                 schemathesis: schemathesis(folder)?,
@@ -152,6 +153,14 @@ fn a_mongodb(folder: &Path) -> Result<PathBuf, Failure> {
         fs::remove_dir_all(home.join("target")).map_err(|error| cannot_use(&home, error))
     })?;
     Ok(home.join("bin/secantusd-rs"))
+}
+
+/// What tests' mail server is made of, and the certificate that it shows. None of these brings a service.
+fn mail_server() -> Result<(), Failure> {
+    debian(&["python3-aiosmtpd", "openssl"], || {
+        succeeds(Command::new("/usr/bin/python3").args(["-c", "import aiosmtpd"]))
+            && succeeds(Command::new("openssl").arg("version"))
+    })
 }
 
 /// A program by its name, where the shell would find it.

@@ -6,12 +6,16 @@
 
 mod mongo;
 mod mongod;
+mod port;
+mod process;
 mod proxy;
+mod smtp;
 #[cfg(test)]
 mod tests;
 
 pub use mongo::{MongoDatabase, MongoServer};
 pub use proxy::{Passed, Proxy, Request};
+pub use smtp::{Behaviour, Mail, SmtpOptions, SmtpServer, Tls};
 
 /// A variable that names a server.
 ///

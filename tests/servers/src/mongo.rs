@@ -1,10 +1,9 @@
 //! A database of one's own on the server that all tests share, and a server of one's own.
 
-use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use mongodb::bson::{Document, doc};
 use mongodb::options::ClientOptions;
@@ -14,14 +13,15 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::mongod::{self, Options, Port};
+use crate::mongod::{self, Options};
+use crate::port::Port;
+use crate::process::{Process, said};
 use crate::variable;
 
 /// The server that all tests share.
 const URI: &str = "DOCKET_TEST_MONGODB_URI";
 /// The program of servers of one's own: `mongod` or `secantusd-rs`.
 const PROGRAM: &str = "DOCKET_TEST_MONGODB_PROGRAM";
-const START_MAX: Duration = Duration::from_secs(60);
 /// Longest wait for a database to be dropped.
 const DROP_MAX: Duration = Duration::from_secs(2);
 
@@ -105,7 +105,7 @@ impl MongoServer {
     /// A replica set of one node, as the shared one is.
     ///
     /// # Panics
-    /// When it does not serve after a minute.
+    /// When it does not serve after two minutes.
     pub async fn start() -> Self {
         Self::start_with(Options::default()).await
     }
@@ -113,7 +113,7 @@ impl MongoServer {
     /// No replica set.
     ///
     /// # Panics
-    /// When it does not serve after a minute.
+    /// When it does not serve after two minutes.
     pub async fn start_standalone() -> Self {
         Self::start_with(Options { standalone: true, ..Options::default() }).await
     }
@@ -121,7 +121,7 @@ impl MongoServer {
     /// One that forgets its oplog but for the last `entries` (a `mongod`: but for the last megabyte).
     ///
     /// # Panics
-    /// When it does not serve after a minute.
+    /// When it does not serve after two minutes.
     pub async fn start_with_oplog_of(entries: u32) -> Self {
         Self::start_with(Options { oplog_entries_max: Some(entries), ..Options::default() }).await
     }
@@ -129,7 +129,7 @@ impl MongoServer {
     /// One that fails on purpose when it is told to (`configureFailPoint`).
     ///
     /// # Panics
-    /// When it does not serve after a minute.
+    /// When it does not serve after two minutes.
     pub async fn start_with_failpoints() -> Self {
         Self::start_with(Options { test_commands: true, ..Options::default() }).await
     }
@@ -139,7 +139,7 @@ impl MongoServer {
         let port = Port::take().expect("a port");
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(data(&folder)).expect("a folder for its data");
-        let process = Process::start(&program, options, &port, &folder).await;
+        let process = start(&program, options, &port, &folder).await;
         Self { program, options, port, folder, process }
     }
 
@@ -161,10 +161,10 @@ impl MongoServer {
     /// Starts it again after [`kill`](Self::kill), where it was and with what it had on disk.
     ///
     /// # Panics
-    /// When it does not serve after a minute.
+    /// When it does not serve after two minutes.
     pub async fn restart(&mut self) {
         self.process.kill();
-        self.process = Process::start(&self.program, self.options, &self.port, &self.folder).await;
+        self.process = start(&self.program, self.options, &self.port, &self.folder).await;
     }
 
     /// Its process stands still (SIGSTOP): connections stay and new ones are made, answers do not come.
@@ -180,7 +180,7 @@ impl MongoServer {
     /// Keeps a copy of what it has on disk, and goes on.
     ///
     /// # Panics
-    /// When it cannot be copied, or does not serve again after a minute.
+    /// When it cannot be copied, or does not serve again after two minutes.
     pub async fn back_up(&mut self) {
         self.kill();
         copy(&data(&self.folder), &self.folder.path().join("copy"));
@@ -190,7 +190,7 @@ impl MongoServer {
     /// Goes on with what it had when it was [backed up](Self::back_up): all that was written since is gone.
     ///
     /// # Panics
-    /// When there is no copy, or it does not serve again after a minute.
+    /// When there is no copy, or it does not serve again after two minutes.
     pub async fn restore(&mut self) {
         self.kill();
         std::fs::remove_dir_all(data(&self.folder)).expect("its data");
@@ -208,52 +208,16 @@ fn data(folder: &TempDir) -> PathBuf {
     folder.path().join("data")
 }
 
-fn said(folder: &TempDir) -> String {
-    std::fs::read_to_string(folder.path().join("log")).unwrap_or_default()
-}
-
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").args(["--recursive", "--no-target-directory"]).arg(from).arg(to).status();
     assert!(copied.is_ok_and(|status| status.success()), "cannot copy {} to {}", from.display(), to.display());
 }
 
-/// A child that does not outlive its owner.
-struct Process(Child);
-
-impl Process {
-    /// Once it can be written to.
-    async fn start(program: &Path, options: Options, port: &Port, folder: &TempDir) -> Self {
-        let log =
-            File::options().create(true).append(true).open(folder.path().join("log")).expect("a file for the log");
-        let mut command = mongod::command(program, port.number, &data(folder), options);
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
-        let child = command.spawn().unwrap_or_else(|error| panic!("{PROGRAM}: {}: {error}", program.display()));
-        let mut process = Self(child);
-        let (until, number) = (Instant::now() + START_MAX, port.number);
-        while !spawn_blocking(move || mongod::is_ready(number)).await.expect("no panic").unwrap_or(false) {
-            assert!(Instant::now() < until, "MongoDB does not serve; its log:\n{}", said(folder));
-            let ended = process.0.try_wait().expect("a child");
-            assert!(ended.is_none(), "MongoDB ended before it served; its log:\n{}", said(folder));
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        process
-    }
-
-    fn kill(&mut self) {
-        self.0.kill().expect("killed");
-        self.0.wait().expect("gone");
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.0.id())]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "cannot send SIG{name}");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may be gone.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Starts it, and waits until it can be written to.
+async fn start(program: &Path, options: Options, port: &Port, folder: &TempDir) -> Process {
+    let mut process = Process::spawn(&mut mongod::command(program, port.number, &data(folder), options), folder);
+    let number = port.number;
+    let is_ready = async || spawn_blocking(move || mongod::is_ready(number)).await.expect("no panic").unwrap_or(false);
+    process.until("MongoDB", folder, is_ready).await;
+    process
 }

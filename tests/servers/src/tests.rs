@@ -1,5 +1,7 @@
 //! That the servers and the proxy do what tests rely on.
 
+mod smtp;
+
 use std::time::{Duration, Instant};
 
 use mongodb::bson::{Document, doc};
