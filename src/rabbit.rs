@@ -17,9 +17,10 @@ use std::time::Duration;
 use actors::broker::{Broker, BrokerError, Consume, Publish, Subscription};
 use async_trait::async_trait;
 
-use connection::Link;
+use connection::{Link, no_answer};
 use consumer::Consumer;
 use publisher::Publisher;
+use tokio::time::timeout;
 pub use uri::Uri;
 
 /// How to reach it.
@@ -65,6 +66,16 @@ impl Rabbit {
         Self { settings: Arc::new(settings.clone()), node: node.into(), subscriptions: subscriptions.into() }
     }
 
+    /// Connecting has many steps: all of them together have as long as one answer.
+    async fn within<T>(
+        &self,
+        doing: &str,
+        opening: impl Future<Output = Result<T, BrokerError>>,
+    ) -> Result<T, BrokerError> {
+        let within = self.settings.answer_within;
+        timeout(within, opening).await.unwrap_or_else(|_| Err(no_answer(within, doing)))
+    }
+
     async fn connect(&self, role: &str) -> Result<Link, BrokerError> {
         Link::open(&self.settings, &format!("docket {} {role}", self.node)).await
     }
@@ -73,10 +84,11 @@ impl Rabbit {
 #[async_trait]
 impl Broker for Rabbit {
     async fn publisher(&self) -> Result<Box<dyn Publish>, BrokerError> {
-        Ok(Box::new(Publisher::open(self).await?))
+        Ok(Box::new(self.within("connect for publishing", Publisher::open(self)).await?))
     }
 
     async fn consume(&self, subscription: &Subscription) -> Result<Box<dyn Consume>, BrokerError> {
-        Ok(Box::new(Consumer::open(self, subscription).await?))
+        let doing = format!("connect for consuming {}", subscription.subscriber);
+        Ok(Box::new(self.within(&doing, Consumer::open(self, subscription)).await?))
     }
 }

@@ -9,6 +9,7 @@ use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPu
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use crate::rabbit::Rabbit;
 use crate::rabbit::connection::Link;
@@ -71,7 +72,7 @@ impl Aside {
         self.publish(DEAD, self.names.subscriber, body, kept(properties, headers)).await
     }
 
-    /// Looks at each message there once. Those that stay are there again when this ends, however it ends.
+    /// Looks at each message there once, at as many as there is time for. Those that stay are there again when this ends, however it ends.
     pub(super) async fn put_back(
         &self,
         readable: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync),
@@ -80,7 +81,12 @@ impl Aside {
         let looking = self.link.channel().await?;
         let mut put_back = 0;
         let mut stays = None;
+        // Whoever waits for this consumes nothing meanwhile.
+        let until = Instant::now() + self.link.answer_within() / 2;
         for _ in 0..DEAD_MESSAGES_MAX {
+            if Instant::now() >= until {
+                break;
+            }
             let getting = looking.basic_get(self.names.dead.as_str().into(), BasicGetOptions::default());
             let Some(message) = self.link.answer("look at dead letters", getting).await? else { break };
             let in_the_way = was_in_the_way(&message.properties);

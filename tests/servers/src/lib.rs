@@ -9,12 +9,14 @@ mod mongod;
 mod port;
 mod process;
 mod proxy;
+mod rabbit;
 mod smtp;
 #[cfg(test)]
 mod tests;
 
 pub use mongo::{MongoDatabase, MongoServer};
 pub use proxy::{Passed, Proxy, Request};
+pub use rabbit::RabbitVhost;
 pub use smtp::{Behaviour, Mail, SmtpOptions, SmtpServer, Tls};
 
 /// A variable that names a server.
