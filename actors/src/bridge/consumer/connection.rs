@@ -43,7 +43,9 @@ enum Next {
 impl<'a> Connection<'a> {
     pub(super) fn new(consumer: &'a Consumer, session: Session, consume: Box<dyn Consume>) -> Self {
         let intake = consumer.intake.clone();
-        Self { consumer, session, intake, consume, acknowledged: None, look_at: Instant::now() }
+        // Not at once: what waits in the queue is on its way first.
+        let look_at = Instant::now() + consumer.settings.look_every;
+        Self { consumer, session, intake, consume, acknowledged: None, look_at }
     }
 
     /// Until the subscriber takes nothing more, or the broker fails.

@@ -132,3 +132,106 @@ impl Completeness {
         (self.in_hand == 0).then(|| since.after(PATIENCE))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::log::LogId;
+    use crate::order::{OrderId, Version};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(1_795_000_000_000 + seconds * 1_000)
+    }
+
+    fn head(recorded_at: Timestamp) -> Head {
+        Head { order: OrderId::generate(), last: Version(1), recorded_at }
+    }
+
+    fn position(token: &str) -> Position {
+        Position { log: LogId(Uuid::from_u128(1)), token: token.to_owned(), commit: None }
+    }
+
+    /// What passes at that time, nothing being seen.
+    fn passes(completeness: &mut Completeness, now: Timestamp) -> Vec<Passed> {
+        std::iter::from_fn(|| completeness.pass(now, |_| false)).collect()
+    }
+
+    #[test]
+    fn a_head_that_the_deliveries_have_overtaken_by_a_minute_passes() {
+        let mut completeness = Completeness::default();
+        let (old, new) = (head(at(0)), head(at(1)));
+        completeness.hold(vec![old, new], position("a"), at(100));
+        completeness.received(1, Some(at(60)), at(100));
+        assert_eq!(passes(&mut completeness, at(100)), []);
+        completeness.received(1, Some(at(61)), at(100));
+        assert_eq!(passes(&mut completeness, at(100)), [Passed::Head(old)]);
+        // Something old that was brought again says nothing.
+        completeness.received(1, Some(at(9)), at(100));
+        assert_eq!(passes(&mut completeness, at(100)), []);
+        completeness.received(1, Some(at(62)), at(100));
+        assert_eq!(passes(&mut completeness, at(100)), [Passed::Head(new), Passed::Position(position("a"))]);
+    }
+
+    #[test]
+    fn a_head_passes_when_the_queue_was_empty_two_seconds_after_it_came() {
+        let mut completeness = Completeness::default();
+        completeness.seen_empty(at(99));
+        let one = head(at(100));
+        completeness.hold(vec![one], position("a"), at(100));
+        completeness.seen_empty(at(101));
+        assert_eq!(passes(&mut completeness, at(110)), []);
+        completeness.seen_empty(at(102));
+        assert_eq!(passes(&mut completeness, at(110)), [Passed::Head(one), Passed::Position(position("a"))]);
+    }
+
+    #[test]
+    fn a_head_passes_after_a_minute_in_which_nothing_came_and_nothing_was_in_hand() {
+        let mut completeness = Completeness::default();
+        let one = head(at(0));
+        completeness.hold(vec![one], position("a"), at(0));
+        assert_eq!(completeness.wake(), Some(at(60)));
+        completeness.received(2, None, at(50));
+        assert_eq!((completeness.wake(), passes(&mut completeness, at(500))), (None, vec![]));
+        completeness.done(1, at(500));
+        assert_eq!((completeness.wake(), passes(&mut completeness, at(600))), (None, vec![]));
+        completeness.done(1, at(600));
+        // What nobody can read is no sign of life.
+        completeness.received(0, None, at(650));
+        completeness.done(0, at(650));
+        assert_eq!((completeness.wake(), passes(&mut completeness, at(659))), (Some(at(660)), vec![]));
+        assert_eq!(passes(&mut completeness, at(660)), [Passed::Head(one), Passed::Position(position("a"))]);
+        assert_eq!(completeness.wake(), None);
+    }
+
+    #[test]
+    fn a_head_that_is_seen_passes_unsaid_and_only_in_its_turn() {
+        let mut completeness = Completeness::default();
+        let (one, two) = (head(at(0)), head(at(0)));
+        completeness.hold(vec![one], position("a"), at(0));
+        completeness.hold(vec![two], position("b"), at(0));
+        assert_eq!(completeness.pass(at(0), |head| *head == two), None);
+        let mut passed = || completeness.pass(at(0), |_| true);
+        assert_eq!(
+            [passed(), passed(), passed()],
+            [Some(Passed::Position(position("a"))), Some(Passed::Position(position("b"))), None]
+        );
+    }
+
+    #[test]
+    fn no_more_is_held_than_may_be_however_often_a_position_moves() {
+        let mut completeness = Completeness::default();
+        completeness.hold(vec![head(at(0))], position("0"), at(0));
+        for _ in 0..HELD_MAX * 2 {
+            completeness.hold(Vec::new(), position("1"), at(0));
+        }
+        assert_eq!(completeness.held.len(), 2);
+        while completeness.has_room(10) {
+            completeness.hold(vec![head(at(0)); 256], position("1"), at(0));
+        }
+        assert!(completeness.held.len() < HELD_MAX + 256);
+        completeness.forget();
+        assert_eq!((completeness.has_room(0), passes(&mut completeness, at(1_000))), (true, vec![]));
+    }
+}

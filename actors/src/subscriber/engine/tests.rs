@@ -10,11 +10,14 @@ use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
 
 use super::*;
+use crate::broker::Tag;
 use crate::commit::{CommitId, StreamEnd};
 use crate::inbox::{DocumentKey, HoldState, OutcomeKind, Which};
 use crate::log::LogId;
 use crate::testing::commits::commit;
 use crate::testing::inbox::{Fault, MemoryInbox};
+
+mod broker;
 
 const LOG: LogId = LogId(Uuid::from_u128(1));
 
@@ -48,6 +51,9 @@ struct World {
     failing: HashMap<EventKey, (u32, Failure)>,
     failing_effects: HashMap<EventKey, (u32, Failure)>,
     performed: Vec<(OrderId, Version)>,
+    /// What the broker brought, and up to where it was told that it need not do so again.
+    received: Vec<(Receipt, Vec<EventKey>)>,
+    acknowledged: Option<Receipt>,
     now: Timestamp,
     /// Commits of an order that history gives at once, however many are asked for.
     history_page_max: usize,
@@ -63,6 +69,8 @@ impl World {
             failing: HashMap::new(),
             failing_effects: HashMap::new(),
             performed: Vec::new(),
+            received: Vec::new(),
+            acknowledged: None,
             now: at(0),
             history_page_max: usize::MAX,
         }
@@ -112,7 +120,11 @@ impl World {
                 Input::EffectsLoaded(Ok(self.inbox.effects_now(&orders, Which::Waiting, EFFECTS_PER_ORDER_MAX)))
             }
             Action::Perform(effect) => Input::Performed(self.perform(*effect)),
-            Action::Acknowledge(_) | Action::WakeAt(_) | Action::End => return None,
+            Action::Acknowledge(receipt) => {
+                self.acknowledge(receipt);
+                return None;
+            }
+            Action::WakeAt(_) | Action::End => return None,
         })
     }
 
@@ -144,6 +156,23 @@ impl World {
         }
         let documents = documents.into_iter().map(|(key, body)| DocumentWrite { key, body: Some(body.into()) });
         Handled { results, documents: documents.collect() }
+    }
+
+    /// Everything that the receipt stands for must be stored, or be known to be.
+    #[track_caller]
+    fn acknowledge(&mut self, receipt: Receipt) {
+        let before = self.acknowledged.replace(receipt);
+        assert!(before.is_none_or(|before| before.session < receipt.session || before.tag <= receipt.tag));
+        let through = |other: &Receipt| other.session == receipt.session && other.tag <= receipt.tag;
+        for (_, events) in self.received.iter().filter(|(other, _)| through(other)) {
+            for (order, version) in events {
+                let row = self.inbox.rows_now(&[*order]).pop();
+                assert!(
+                    row.is_some_and(|row| row.seen >= *version),
+                    "{order} {version} is acknowledged and not stored"
+                );
+            }
+        }
     }
 
     fn perform(&mut self, effect: RecordedEffect) -> Performed {
