@@ -16,6 +16,9 @@ use crate::subscriber::engine::Session;
 const AT_ONCE: usize = 256;
 /// Longest reason that is given for a message that nobody can read, in characters.
 const REASON_CHARS_MAX: usize = 300;
+/// Looking through what was set aside may take so many times as long as another answer, for there may be many of them, and
+/// is done for at most one part in so many of the time.
+const PUT_BACK_PATIENCE: u32 = 20;
 /// Messages that nobody can read are logged at most that often.
 const UNREADABLE_SAID_EVERY: Duration = Duration::from_secs(10);
 
@@ -130,15 +133,18 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    /// Not again soon, also when it fails: what is set aside must not keep the others waiting.
+    /// Not again soon, also when it fails, and the less often the longer it takes: what is set aside must not keep the
+    /// others waiting.
     pub(super) async fn put_back_if_due(&mut self) -> Result<(), BrokerError> {
         let now = Instant::now();
         if now < self.consumer.put_back_at.get() {
             return Ok(());
         }
-        self.consumer.put_back_at.set(now + self.consumer.settings.put_back_every);
+        let every = self.consumer.settings.put_back_every;
+        self.consumer.put_back_at.set(now + every);
         let readable = |body: &[u8]| read(body).is_ok();
-        let back = within(self.limit(), self.consume.put_back(&readable)).await?;
+        let back = within(self.limit() * PUT_BACK_PATIENCE, self.consume.put_back(&readable)).await?;
+        self.consumer.put_back_at.set(Instant::now() + every.max(now.elapsed() * PUT_BACK_PATIENCE));
         if back > 0 {
             let subscriber = self.consumer.subscription.subscriber;
             tracing::info!(
