@@ -4,6 +4,7 @@
 
 mod api;
 mod bench;
+mod deployment;
 mod server;
 mod services;
 mod steps;

@@ -5,6 +5,7 @@ use std::process::Command;
 use clap::Args;
 
 use crate::api;
+use crate::deployment;
 use crate::services::Services;
 use crate::steps::{self, Failure, Steps};
 use crate::tools::{self, Tools};
@@ -26,6 +27,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     steps.command("documentation", &mut documentation())?;
     let tools = steps.step("tools", Tools::install)?;
     steps.command("licences, bans, sources", &mut deny(&tools))?;
+    steps.step("deployment files", || deployment::check(&tools))?;
     // As the tests need it: built alone, docket would have half of its dependencies compiled with other features.
     steps.command("build", &mut cargo(&["test", "--locked", "--workspace", "--no-run"]))?;
     steps.step("API as described", || api::check(&tools, options.long))?;

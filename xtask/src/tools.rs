@@ -12,6 +12,7 @@ const CARGO_DENY: &str = "cargo-deny@0.20.2";
 /// Speaks MongoDB's protocol. A program under the GPL that tests run beside them: nothing of ours is linked to it.
 const SECANTUS: &str = "secantus-mdb@0.5.3-beta.193";
 const SCHEMATHESIS_PINS: &str = include_str!("../schemathesis/requirements.txt");
+const DEPLOYMENT_PINS: &str = include_str!("../deployment/requirements.txt");
 
 /// The installed programs.
 pub(crate) struct Tools {
@@ -19,6 +20,8 @@ pub(crate) struct Tools {
     pub(crate) cargo_deny: PathBuf,
     /// Tests the API against its description.
     pub(crate) schemathesis: PathBuf,
+    /// The folder of what knows the schemas of Kubernetes and of compose files.
+    pub(crate) deployment: PathBuf,
     /// A MongoDB server.
     pub(crate) mongodb: PathBuf,
 }
@@ -32,7 +35,8 @@ impl Tools {
             mail_server()?;
             Ok(Self {
                 cargo_deny: cargo_deny(folder)?,
-                schemathesis: schemathesis(folder)?,
+                schemathesis: from_pypi(folder, "schemathesis", SCHEMATHESIS_PINS)?.join("schemathesis"),
+                deployment: from_pypi(folder, "deployment", DEPLOYMENT_PINS)?,
                 mongodb: a_mongodb(folder)?,
             })
         })
@@ -112,22 +116,23 @@ fn cargo_deny(folder: &Path) -> Result<PathBuf, Failure> {
     Ok(home.join("bin/cargo-deny"))
 }
 
-fn schemathesis(folder: &Path) -> Result<PathBuf, Failure> {
-    let home = folder.join("schemathesis");
-    once(&home, SCHEMATHESIS_PINS, || {
+/// What `xtask/NAME/requirements.txt` pins, in an environment of its own: the folder of its programs.
+fn from_pypi(folder: &Path, name: &str, pins: &str) -> Result<PathBuf, Failure> {
+    let home = folder.join(name);
+    once(&home, pins, || {
         debian(&["python3", "python3-venv"], || {
             succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"]))
         })?;
-        println!("missing: schemathesis; installing it from PyPI");
+        println!("missing: {name}; installing it from PyPI");
         run("tools", Command::new("python3").args(["-m", "venv"]).arg(&home))?;
         run(
             "tools",
             Command::new(home.join("bin/pip"))
                 .args(["install", "--quiet", "--no-deps", "--only-binary", ":all:", "--requirement"])
-                .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/schemathesis/requirements.txt")),
+                .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(name).join("requirements.txt")),
         )
     })?;
-    Ok(home.join("bin/schemathesis"))
+    Ok(home.join("bin"))
 }
 
 /// `mongod` when there is one, else the program that takes its place.
