@@ -5,6 +5,7 @@
 //! something rests on is read from the primary. This module has what all adapters share; it never decides what is
 //! stored.
 
+mod checkpoint;
 mod commits;
 pub mod copying;
 pub mod error;
@@ -21,6 +22,7 @@ pub mod store;
 pub mod unusable;
 pub mod uri;
 
+pub use checkpoint::MongoCheckpoints;
 pub use event_store::{GROUP_BYTES_MAX, GROUP_COMMITS_MAX};
 pub use inbox::MongoInbox;
 pub use ledger::MongoLedger;

@@ -4,6 +4,7 @@
 //! a folder: a [`DataDirectory`] is its lock. This module has what all of the files share: how they are opened and
 //! what SQLite's errors mean to a port. It never decides what is stored.
 
+mod checkpoint;
 mod checkpointer;
 pub mod directory;
 mod event_store;
@@ -44,7 +45,7 @@ pub enum Durability {
 }
 
 /// Opens the writing connection of a file, which is created when it is absent. Nothing is checkpointed by itself: see
-/// [`checkpoint`].
+/// [`checkpoint()`].
 ///
 /// # Errors
 /// When the file cannot be opened or is no database.

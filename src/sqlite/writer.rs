@@ -39,6 +39,8 @@ const LOG_BYTES_MAX: u64 = 96 << 20;
 pub(super) enum Job {
     /// Write a group.
     Append(Group, oneshot::Sender<Vec<Appended>>),
+    /// Write something else.
+    Work(Work),
     /// Keep a snapshot.
     Save(Snapshot, oneshot::Sender<Result<(), StoreError>>),
     /// End.
@@ -47,6 +49,9 @@ pub(super) enum Job {
     #[cfg(test)]
     Panic,
 }
+
+/// What is done with the connection, or with the reason why there is none. It says whether the connection can be used on.
+pub(super) type Work = Box<dyn FnOnce(rusqlite::Result<&Connection>) -> bool + Send>;
 
 /// Starts the thread. Without a connection it opens one when it needs it.
 pub(super) fn start(
@@ -129,6 +134,7 @@ impl Writer {
                     let _ = answer.send(self.append(&group));
                     self.nudge(group.bytes());
                 }
+                Job::Work(work) => self.work(work),
                 Job::Save(snapshot, answer) => self.keep(Waiting { snapshot, answer, since: Instant::now() }),
                 Job::Close(closed) => {
                     queue.close();
@@ -151,6 +157,22 @@ impl Writer {
             }
             Err(failure) => self.failed(failure, group.len()),
         }
+    }
+
+    fn work(&mut self, work: Work) {
+        let shared = Arc::clone(&self.shared);
+        let is_good = match self.connected() {
+            Ok(connection) => {
+                let _inside = shared.gate.enter();
+                work(Ok(connection))
+            }
+            Err(error) => work(Err(error)),
+        };
+        if !is_good {
+            // It may still be one whose commits are not synced ([`unsynced`]).
+            self.connection = None;
+        }
+        self.nudge(0);
     }
 
     /// Lets the checkpointer look at the write-ahead log from time to time.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use actors::checkpoint::Checkpoints;
 use actors::inbox::Inbox;
 use actors::nodes::{Alone, Nodes, Process};
 use actors::supervisor::{Child, Failure, Handle, LedgerStore, Node};
@@ -85,6 +86,10 @@ impl OrderStore for EmbeddedOrders {
     fn ports(&self) -> Ports {
         let store = Arc::new(self.0.clone());
         Ports { events: store.clone(), snapshots: store.clone(), log: store.clone(), history: store }
+    }
+
+    fn checkpoints(&self, _: Duration) -> Arc<dyn Checkpoints> {
+        Arc::new(self.0.clone())
     }
 
     fn nodes(&self, me: &Process) -> Arc<dyn Nodes> {

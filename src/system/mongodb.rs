@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::checkpoint::Checkpoints;
 use actors::inbox::{Inbox, InboxError};
 use actors::nodes::{Nodes, Process};
 use actors::supervisor::{Child, Failure, Handle, Intensity, LedgerStore, Node, Policy};
@@ -20,7 +21,9 @@ use super::storage::{OrderStore, Ports, Storage};
 use crate::config;
 use crate::mongo::inbox::subscriber_database;
 use crate::mongo::unusable::{Unusable, answered, unusable};
-use crate::mongo::{ConnectError, Hello, MongoInbox, MongoLedger, MongoNodes, OpenError, Server, Store, Uri};
+use crate::mongo::{
+    ConnectError, Hello, MongoCheckpoints, MongoInbox, MongoLedger, MongoNodes, OpenError, Server, Store, Uri,
+};
 
 /// How long to wait before a deployment that is away is tried again.
 const TRIED_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -40,6 +43,7 @@ pub(super) struct Mongodb {
 struct MongodbOrders {
     server: Server,
     database: String,
+    holder: String,
     store: Store,
 }
 
@@ -97,7 +101,8 @@ async fn patiently<T>(uri: &Uri, mut open: impl AsyncFnMut() -> Result<T, Unopen
 impl Storage for Mongodb {
     async fn orders(&self) -> Result<Arc<dyn OrderStore>, StartError> {
         let store = patiently(&self.uri, async || self.try_orders().await).await?;
-        Ok(Arc::new(MongodbOrders { server: self.server.clone(), database: self.database.clone(), store }))
+        let (server, database, holder) = (self.server.clone(), self.database.clone(), self.holder.clone());
+        Ok(Arc::new(MongodbOrders { server, database, holder, store }))
     }
 
     async fn inbox(&self, name: &'static str, lease: Duration) -> Result<Arc<dyn Inbox>, StartError> {
@@ -137,6 +142,10 @@ impl OrderStore for MongodbOrders {
     fn ports(&self) -> Ports {
         let store = Arc::new(self.store.clone());
         Ports { events: store.clone(), snapshots: store.clone(), log: store.clone(), history: store }
+    }
+
+    fn checkpoints(&self, lease: Duration) -> Arc<dyn Checkpoints> {
+        Arc::new(MongoCheckpoints::new(&self.server, &self.database, &self.holder, lease))
     }
 
     fn nodes(&self, _: &Process) -> Arc<dyn Nodes> {

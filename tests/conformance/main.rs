@@ -2,6 +2,7 @@
 //! disk can show.
 
 mod again;
+mod checkpoint;
 mod copy;
 mod inbox;
 mod mongo;

@@ -5,6 +5,7 @@
 //! ([`killed`]).
 
 pub mod append;
+pub mod checkpoint;
 pub mod follow;
 pub mod inbox;
 pub mod killed;
