@@ -23,7 +23,6 @@ pub use self::sections::{
     Auth, Data, History, Http, Journal, Log, LogFormat, Mongodb, Node, Notification, Ops, Orders, Rabbitmq, Shutdown,
     Subscriber, Supervisor, Telemetry,
 };
-use crate::mongo::uri::redacted;
 
 /// Every key with its default, as text: what `config.toml` of the project says.
 pub const DEFAULTS: &str = include_str!("../config.toml");
@@ -69,12 +68,14 @@ pub enum ConfigError {
         error: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("{} is not TOML: {}", path.display(), redacted(&error.to_string()))]
+    #[error("{} is not TOML: line {line}: {reason}", path.display())]
     Syntax {
         /// Which file.
         path: PathBuf,
-        /// Where and why.
-        error: toml::de::Error,
+        /// Where, from 1.
+        line: usize,
+        /// Why, without the line's text.
+        reason: String,
     },
     /// Keys that cannot be taken; at least one.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]

@@ -2,6 +2,7 @@
 
 mod serve;
 
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod copy;

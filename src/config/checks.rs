@@ -42,13 +42,17 @@ impl Config {
             wrong.push(("log.level".to_owned(), format!("must be error, warn, info, debug or trace: {error}")));
         }
         for (key, bind) in [("http.bind", self.http.bind), ("ops.bind", self.ops.bind)] {
-            if !bind.ip().is_loopback() && !self.auth.open {
+            if !bind.ip().is_loopback() && !self.auth.open && self.auth.keys.is_empty() {
                 let reason = format!(
-                    "{bind} can be reached from other machines, and this version has no keys yet: bind 127.0.0.1, or set \
-                     auth.open = true to let everybody in who reaches it"
+                    "{bind} can be reached from other machines, and nobody has a key: give auth.keys (docket key new), bind \
+                     127.0.0.1, or set auth.open = true to let everybody in who reaches it"
                 );
                 wrong.push((key.to_owned(), reason));
             }
+        }
+        if self.auth.open && !self.auth.keys.is_empty() {
+            let reason = "it lets everybody in, and auth.keys only those with a key: leave one of them out".to_owned();
+            wrong.push(("auth.open".to_owned(), reason));
         }
         wrong.extend(self.leases_wrong());
         let sizes = [
@@ -152,7 +156,6 @@ impl Config {
             ("history.key", !self.history.key.is_empty(), "cannot read another process's history"),
             ("notification.smtp_url", !self.notification.smtp_url.is_empty(), "cannot send mail by SMTP"),
             ("telemetry.otlp_endpoint", !self.telemetry.otlp_endpoint.is_empty(), "cannot send traces"),
-            ("auth.keys", !self.auth.keys.is_empty(), "has no keys"),
         ];
         let set = keys.into_iter().filter(|(_, set, _)| *set);
         let set = set.map(|(key, _, what)| (key.to_owned(), format!("this version {what} yet: leave it empty")));

@@ -3,13 +3,16 @@
 //! Every key remembers where its value came from, and every wrong one is said at once.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use toml::{Table, Value};
 
 use super::{Config, ConfigError, DEFAULTS, WrongKey};
 
 const PREFIX: &str = "DOCKET__";
+
+/// Keys whose values are not repeated when they are wrong: they hold passwords, or somebody may think that they do.
+const SECRETS: &[&str] = &["auth.keys", "history.key", "mongodb.uri", "notification.smtp_url", "rabbitmq.uri"];
 
 /// The defaults with what was laid over them, and where each overridden key came from.
 pub(super) struct Layers {
@@ -21,16 +24,14 @@ pub(super) struct Layers {
 
 impl Layers {
     pub(super) fn new() -> Result<Self, ConfigError> {
-        let defaults: Table = DEFAULTS
-            .parse()
-            .map_err(|error| ConfigError::Syntax { path: PathBuf::from("the built-in config.toml"), error })?;
+        let defaults = parsed(Path::new("the built-in config.toml"), DEFAULTS)?;
         Ok(Self { merged: defaults.clone(), defaults, origins: BTreeMap::new(), wrong: Vec::new() })
     }
 
     pub(super) fn overlay_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let text =
             std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
-        let table: Table = text.parse().map_err(|error| ConfigError::Syntax { path: path.to_owned(), error })?;
+        let table = parsed(path, &text)?;
         let mut leaves = Vec::new();
         flatten("", &table, &mut leaves);
         for (key, value) in leaves {
@@ -59,7 +60,7 @@ impl Layers {
         }
     }
 
-    fn set(&mut self, key: &str, origin: String, value: impl FnOnce(&Value) -> Result<Value, String>) {
+    fn set(&mut self, key: &str, origin: String, value: impl FnOnce(&Value) -> Result<Value, NotA>) {
         let Some(default) = self.default_of(key) else {
             let reason = self.unknown(key);
             self.wrong.push(WrongKey { key: key.to_owned(), origin, reason });
@@ -70,8 +71,9 @@ impl Layers {
                 put(&mut self.merged, key, value);
                 self.origins.insert(key.to_owned(), origin);
             }
-            Err(reason) => {
-                let reason = format!("{reason}; the default is {default}");
+            Err(NotA { kind, got }) => {
+                let got = if SECRETS.contains(&key) { String::new() } else { format!(", not {got}") };
+                let reason = format!("must be {kind}{got}; the default is {default}");
                 self.wrong.push(WrongKey { key: key.to_owned(), origin, reason });
             }
         }
@@ -153,6 +155,15 @@ impl Layers {
     }
 }
 
+/// Without the line that is wrong: it may hold a password.
+fn parsed(path: &Path, text: &str) -> Result<Table, ConfigError> {
+    text.parse().map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        ConfigError::Syntax { path: path.to_owned(), line, reason: error.message().to_owned() }
+    })
+}
+
 /// Every leaf with its dotted key. An empty table has none, so `[orders]` alone in a file changes nothing.
 fn flatten(prefix: &str, table: &Table, into: &mut Vec<(String, Value)>) {
     for (key, value) in table {
@@ -183,35 +194,44 @@ fn put(table: &mut Table, key: &str, value: Value) {
     }
 }
 
+/// A value of another kind than its key has.
+struct NotA {
+    /// What would be right.
+    kind: &'static str,
+    got: String,
+}
+
+impl NotA {
+    fn new(kind: &'static str, got: impl ToString) -> Self {
+        Self { kind, got: got.to_string() }
+    }
+}
+
 /// An environment variable's text, read as the kind of value that the key has.
-fn from_text(default: &Value, text: &str) -> Result<Value, String> {
+fn from_text(default: &Value, text: &str) -> Result<Value, NotA> {
     let text = text.trim();
     match default {
         Value::String(_) | Value::Datetime(_) | Value::Table(_) => Ok(Value::String(text.to_owned())),
-        Value::Integer(_) => text.parse().map(Value::Integer).map_err(|_| not_a("whole number", text)),
-        Value::Float(_) => text.parse().map(Value::Float).map_err(|_| not_a("number", text)),
-        Value::Boolean(_) => text.parse().map(Value::Boolean).map_err(|_| not_a("true or false", text)),
+        Value::Integer(_) => text.parse().map(Value::Integer).map_err(|_| NotA::new("a whole number", text)),
+        Value::Float(_) => text.parse().map(Value::Float).map_err(|_| NotA::new("a number", text)),
+        Value::Boolean(_) => text.parse().map(Value::Boolean).map_err(|_| NotA::new("true or false", text)),
         Value::Array(_) => {
-            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            let parts = text.split([',', '\n']).map(str::trim).filter(|part| !part.is_empty());
             Ok(Value::Array(parts.map(|part| Value::String(part.to_owned())).collect()))
         }
     }
 }
 
-fn same_kind(default: &Value, value: Value) -> Result<Value, String> {
+fn same_kind(default: &Value, value: Value) -> Result<Value, NotA> {
     match (default, value) {
         #[expect(clippy::cast_precision_loss, reason = "a factor is small")]
         (Value::Float(_), Value::Integer(number)) => Ok(Value::Float(number as f64)),
         (default, value) if default.same_type(&value) => Ok(value),
-        (Value::String(_), value) => Err(not_a("text in quotes", &value.to_string())),
-        (Value::Integer(_), value) => Err(not_a("whole number", &value.to_string())),
-        (Value::Float(_), value) => Err(not_a("number", &value.to_string())),
-        (Value::Boolean(_), value) => Err(not_a("true or false", &value.to_string())),
-        (Value::Array(_), value) => Err(not_a("list", &value.to_string())),
-        (Value::Datetime(_) | Value::Table(_), value) => Err(not_a("section", &value.to_string())),
+        (Value::String(_), value) => Err(NotA::new("text in quotes", value)),
+        (Value::Integer(_), value) => Err(NotA::new("a whole number", value)),
+        (Value::Float(_), value) => Err(NotA::new("a number", value)),
+        (Value::Boolean(_), value) => Err(NotA::new("true or false", value)),
+        (Value::Array(_), value) => Err(NotA::new("a list", value)),
+        (Value::Datetime(_) | Value::Table(_), value) => Err(NotA::new("a section", value)),
     }
-}
-
-fn not_a(kind: &str, got: &str) -> String {
-    format!("must be a {kind}, not {got}").replace("a true or false", "true or false").replace("a text", "text")
 }

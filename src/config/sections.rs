@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use toml::Value;
 
 use super::millis;
+use crate::auth::{Keys, Secret};
 use crate::mongo::Uri;
 use crate::mongo::server::Settings;
 use crate::rabbit;
@@ -38,7 +38,7 @@ sections! {
     /// `[ops]`
     Ops { bind: SocketAddr, hosts: Vec<String> }
     /// `[auth]`
-    Auth { open: bool, keys: Vec<Value> }
+    Auth { open: bool, keys: Keys }
     /// `[data]`
     Data { directory: PathBuf }
     /// `[node]`
@@ -57,7 +57,7 @@ sections! {
         lease_ms: u64,
     }
     /// `[history]`
-    History { url: String, key: String }
+    History { url: String, key: Secret }
     /// `[orders]`
     Orders {
         passivate_after_ms: u64,

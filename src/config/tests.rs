@@ -1,6 +1,7 @@
 use toml::Table;
 
 use super::*;
+use crate::auth::{KeyHash, Secret};
 
 fn load(file: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
     let folder = tempfile::tempdir().expect("a folder");
@@ -129,7 +130,7 @@ fn a_value_of_the_wrong_kind_is_refused_with_what_would_be_right() {
 fn a_file_that_cannot_be_read_is_named() {
     let error = Config::load(Some(Path::new("/nowhere/docket.toml")), []).expect_err("no file");
     assert!(error.to_string().contains("/nowhere/docket.toml"));
-    refused("[orders", &[], &["docket.toml", "not TOML"]);
+    refused("[ops]\n[orders", &[], &["docket.toml", "not TOML", "line 2"]);
 }
 
 #[test]
@@ -141,11 +142,48 @@ fn anything_but_loopback_needs_the_open_door_to_be_asked_for() {
 }
 
 #[test]
+fn keys_open_other_addresses_and_exclude_the_open_door() {
+    let (hash, other) = (KeyHash::of("1").written(), KeyHash::of("2").written());
+    let file = format!("[http]\nbind = \"0.0.0.0:8080\"\n[[auth.keys]]\nname = \"shop\"\nhash = \"{hash}\"\n");
+    let whole = format!("{file}scopes = [\"orders:read\"]\n");
+    assert_eq!(load(&whole, &[]).expect("right").auth.keys.iter().count(), 1);
+    refused(&format!("{whole}[auth]\nopen = true"), &[], &["auth.open", "auth.keys"]);
+    refused(&file, &[], &["auth.keys", "docket.toml", "key shop"]);
+
+    let lines = format!("shop {hash} orders:read orders:write\nops {other} ops:read, \n");
+    let config = load("", &[("DOCKET__AUTH__KEYS", &lines), ("DOCKET__OPS__BIND", "[::]:8081")]).expect("right");
+    let names: Vec<_> = config.auth.keys.iter().map(|key| key.name.to_string()).collect();
+    assert_eq!(names, ["shop", "ops"]);
+    let doubled = format!("shop {hash} orders:read, shop {other} ops:read");
+    refused("", &[("DOCKET__AUTH__KEYS", &doubled)], &["auth.keys", "DOCKET__AUTH__KEYS", "key shop"]);
+}
+
+#[test]
+fn no_secret_is_repeated_however_wrongly_it_is_written() {
+    let key = Secret::new_key().expect("a key");
+    let (key, hash) = (key.expose(), KeyHash::of(key.expose()).written());
+    for file in [
+        format!("[auth]\nkeys = \"{key}\""),
+        format!("[auth]\nkeys = [\"shop {hash} {key}\"]"),
+        format!("[auth]\nkeys = [\"shop {hash} ops:read\""),
+        format!("[history]\nkey = \"{key}"),
+        format!("[history]\nkey = [\"{key}\"]"),
+        format!("[rabbitmq]\nuri = [\"amqp://u:{key}@broker\"]"),
+    ] {
+        let said = load(&file, &[]).expect_err("wrong");
+        assert!(!said.contains(&key[8..]) && !said.contains(&hash[8..]), "{said}");
+    }
+    let lines = format!("shop {hash} ops:read");
+    let config = load("", &[("DOCKET__AUTH__KEYS", &lines)]).expect("right");
+    let shown = format!("{config:?} {}", Table::try_from(&config).expect("a table"));
+    assert!(shown.contains("shop") && !shown.contains(&hash[8..]), "{shown}");
+}
+
+#[test]
 fn what_this_version_cannot_do_is_never_taken_silently() {
     refused("[history]\nurl = \"http://a\"", &[], &["history.url", "this version"]);
     refused("[notification]\nsmtp_url = \"smtp://a\"", &[], &["notification.smtp_url", "this version"]);
     refused("[telemetry]\notlp_endpoint = \"http://a\"", &[], &["telemetry.otlp_endpoint", "this version"]);
-    refused("[[auth.keys]]\nname = \"a\"", &[], &["auth.keys", "this version"]);
 }
 
 #[test]
