@@ -1,5 +1,5 @@
-//! HTTP: the callers' address and the operators'. A file a resource; what all share is at the edge (`edge.rs`), and every
-//! error is a problem (`problem.rs`, `error.rs`).
+//! HTTP: the callers' address and the operators'. A file a resource; which paths there are, and what each needs, is one
+//! table (`routes.rs`), what all share is at the edge (`edge.rs`), and every error is a problem (`problem.rs`, `error.rs`).
 //!
 //! Never decides about orders and never touches a store: it is handed a door to the orders and asks there.
 
@@ -8,6 +8,7 @@ mod body;
 mod docs;
 mod edge;
 mod error;
+mod guard;
 mod headers;
 mod health;
 mod html;
@@ -18,7 +19,9 @@ mod orders;
 mod origin;
 mod problem;
 mod problems;
+mod routes;
 mod subscribers;
+mod unread;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -26,9 +29,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use actix_web::http::header::{self, HeaderValue};
-use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{App, HttpServer, Resource};
+use actix_web::web::{self, Data};
+use actix_web::{App, HttpServer};
 use actors::nodes::Roll;
 use actors::order::directory::{Answer, Request, Trail};
 use actors::order::error::{At, CommandError, NotDone, ReadError};
@@ -38,11 +40,15 @@ use actors::supervisor::Node;
 use async_trait::async_trait;
 
 use crate::config::{Config, millis};
+use docs::Description;
+use guard::Guard;
 pub use health::{Part, Readiness};
 pub use openapi::document;
 use origin::Names;
 use problem::Problem;
 pub use problem::{KINDS, Kind};
+use routes::Place;
+pub use routes::{Access, Address, RouteEntry, routes};
 
 /// What is said of a path that an address does not have.
 pub(crate) const NO_SUCH_PATH: &str = "There is no such path.";
@@ -156,8 +162,11 @@ pub struct Server {
 pub fn serve(config: &Config, listeners: &Listeners, service: Data<Service>) -> io::Result<Server> {
     let (http, ops) = listeners.addresses()?;
     let (callers, operators) = (listeners.http.try_clone()?, listeners.ops.try_clone()?);
-    let callers = start(config, callers, Names::new(http, &config.http.hosts), service.clone(), caller_routes)?;
-    let operators = start(config, operators, Names::new(ops, &config.ops.hosts), service, operator_routes)?;
+    let description = Data::new(Description::new(!config.auth.keys.is_empty()));
+    let callers = Site { listener: callers, names: Names::new(http, &config.http.hosts), places: routes::callers };
+    let operators = Site { listener: operators, names: Names::new(ops, &config.ops.hosts), places: routes::operators };
+    let callers = start(config, callers, service.clone(), description.clone())?;
+    let operators = start(config, operators, service, description)?;
     Ok(Server {
         handles: [callers.handle(), operators.handle()],
         running: [actix_rt::spawn(callers), actix_rt::spawn(operators)],
@@ -194,22 +203,30 @@ fn bound(key: &str, address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).map_err(named)
 }
 
-fn start(
-    config: &Config,
+/// An address and what it has.
+struct Site {
     listener: TcpListener,
     names: Names,
+    places: fn() -> Vec<Place>,
+}
+
+fn start(
+    config: &Config,
+    Site { listener, names, places }: Site,
     service: Data<Service>,
-    routes: fn(&mut ServiceConfig),
+    description: Data<Description>,
 ) -> io::Result<actix_web::dev::Server> {
     let workers = match config.http.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers as usize,
     };
+    let guard = Arc::new(Guard::new(&config.auth, names.clone()));
     let server = HttpServer::new(move || {
         App::new()
             .wrap(edge::Edge::new(names.clone()))
             .app_data(service.clone())
-            .configure(routes)
+            .app_data(description.clone())
+            .configure(|config| places().into_iter().for_each(|place| place.serve(&guard, config)))
             .default_service(web::to(nothing_here))
     });
     let server = server
@@ -221,68 +238,6 @@ fn start(
         .tcp_nodelay(true)
         .disable_signals();
     Ok(server.listen(listener)?.run())
-}
-
-fn caller_routes(config: &mut ServiceConfig) {
-    config
-        .app_data(Data::new(docs::Description::new()))
-        .service(resource("/orders", "POST").route(web::post().to(orders::create)))
-        .service(readable(resource("/orders/{id}", READ), orders::read))
-        .service(readable(resource("/orders/{id}/events", READ), orders::events))
-        .service(resource("/orders/{id}/items", "POST").route(web::post().to(orders::add_item)))
-        .service(resource("/orders/{id}/items/{sku}", "DELETE").route(web::delete().to(orders::remove_item)))
-        .service(resource("/orders/{id}/pay", "POST").route(web::post().to(orders::pay)))
-        .service(resource("/orders/{id}/ship", "POST").route(web::post().to(orders::ship)))
-        .service(resource("/orders/{id}/deliver", "POST").route(web::post().to(orders::deliver)))
-        .service(resource("/orders/{id}/cancel", "POST").route(web::post().to(orders::cancel)))
-        .service(resource("/orders/{id}/refund", "POST").route(web::post().to(orders::refund)))
-        .service(readable(resource("/openapi.json", READ), docs::openapi))
-        .service(readable(resource("/asyncapi.json", READ), docs::asyncapi))
-        .service(readable(resource("/docs", READ), docs::entry))
-        .service(readable(resource("/docs/{file:.*}", READ), docs::file))
-        .service(readable(resource("/problems", READ), problems::index))
-        .service(readable(resource("/problems/", READ), problems::index))
-        .service(readable(resource("/problems/{name}", READ), problems::one))
-        .configure(health_routes);
-}
-
-fn operator_routes(config: &mut ServiceConfig) {
-    config
-        .service(readable(resource("/", READ), ops::index))
-        .service(readable(resource("/api/tree", READ), ops::tree))
-        .service(readable(resource("/api/restarts", READ), ops::restarts))
-        .service(readable(resource("/api/orders/{id}", READ), orders::read))
-        .service(readable(resource("/api/subscribers", READ), subscribers::all))
-        .service(readable(resource("/api/subscribers/{name}/effects/{order}", READ), subscribers::effects))
-        .service(resource("/api/import", "POST").route(web::post().to(import::import)))
-        .configure(health_routes);
-}
-
-fn health_routes(config: &mut ServiceConfig) {
-    config
-        .service(readable(resource("/healthz", READ), health::healthz))
-        .service(readable(resource("/readyz", READ), health::readyz));
-}
-
-const READ: &str = "GET, HEAD";
-
-/// A path that answers 405 to every method but those.
-fn resource(path: &str, allow: &'static str) -> Resource {
-    web::resource(path).default_service(web::to(move || async move {
-        Err::<actix_web::HttpResponse, _>(
-            Problem::new(problem::METHOD_NOT_ALLOWED, format!("This path has only {allow}."))
-                .header(header::ALLOW, HeaderValue::from_static(allow)),
-        )
-    }))
-}
-
-fn readable<H, A>(resource: Resource, handler: H) -> Resource
-where
-    H: actix_web::Handler<A>,
-    A: actix_web::FromRequest + 'static,
-    H::Output: actix_web::Responder + 'static,
-{
-    resource.route(web::get().to(handler.clone())).route(web::head().to(handler))
 }
 
 async fn nothing_here() -> Result<actix_web::HttpResponse, Problem> {

@@ -77,9 +77,9 @@ pub struct Origin {
     /// W3C trace context, when the caller sent one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-    /// What kind of principal: `system` without authentication.
+    /// What kind of principal: `api_key`, or `system` without authentication.
     pub authtype: Cow<'static, str>,
-    /// Which one: `anonymous` without authentication.
+    /// Which one: the key's name, or `anonymous` without authentication.
     pub authid: Cow<'static, str>,
 }
 
@@ -96,6 +96,12 @@ impl Origin {
             authtype: Cow::Borrowed("system"),
             authid: Cow::Borrowed(ANONYMOUS),
         }
+    }
+
+    /// The same, from whoever showed the API key of that name.
+    #[must_use]
+    pub fn with_api_key(self, name: &str) -> Self {
+        Self { authtype: Cow::Borrowed("api_key"), authid: Cow::Owned(name.to_owned()), ..self }
     }
 }
 

@@ -190,7 +190,7 @@ mod tests {
         refused(r#"["shop sha256:12 ops:read"]"#, &["key shop", "64 hexadecimal"]);
         refused(r#"[{name = "shop", scopes = ["ops:read"]}]"#, &["key shop", "hash"]);
         refused(&format!(r#"[{{name = "shop", hash = "{hash}", scope = "ops:read"}}]"#), &["key shop", "\"scope\""]);
-        refused(&format!(r#"["a b", "sh$op {hash} ops:read", 7]"#), &["key 1", "key 2", "sh$op", "key 3"]);
+        refused(&format!(r#"["alone", "sh$op {hash} ops:read", 7]"#), &["key 1", "key 2", "sh$op", "key 3"]);
         refused(&format!(r#"["a {hash} ops:read", "a {} ops:read"]"#, self::hash("2")), &["key a", "two of that name"]);
         refused(&format!(r#"["a {hash} ops:read", "b {hash} ops:read"]"#), &["key b", "the key a already"]);
     }

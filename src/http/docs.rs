@@ -24,9 +24,9 @@ pub(crate) struct Description {
 }
 
 impl Description {
-    /// Makes them.
-    pub(crate) fn new() -> Self {
-        let json = serde_json::to_vec(&super::openapi::document()).unwrap_or_default();
+    /// Makes them, of a docket with or without keys.
+    pub(crate) fn new(keys: bool) -> Self {
+        let json = serde_json::to_vec(&super::openapi::document(keys)).unwrap_or_default();
         let asyncapi = super::asyncapi::document().and_then(|document| serde_json::to_vec(&document));
         let pages = Config::from("/openapi.json").validator_url("none").try_it_out_enabled(true);
         Self { json: Bytes::from(json), asyncapi: asyncapi.unwrap_or_default().into(), pages: Arc::new(pages) }

@@ -1,7 +1,6 @@
 //! What surrounds every request: it gets a correlation id, a foreign page is refused, a panic becomes an answer, an error
 //! becomes a problem. Nothing behind the edge writes a problem's body, so all of them look alike.
 
-use std::borrow::Cow;
 use std::future::{Ready, ready};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -13,14 +12,18 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
 use actix_web::http::header::{HeaderMap, HeaderValue};
 use actix_web::http::{Method, Uri};
 use actix_web::{Error, HttpMessage};
+use actors::commit::ANONYMOUS;
 use actors::order::OrderId;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use tracing::Level;
 
+use super::guard::Caller;
 use super::headers::{CORRELATION_ID, CorrelationId};
 use super::origin::Names;
 use super::problem::{INTERNAL, OUTCOME_UNKNOWN, Problem};
+use super::unread::Unread;
+use crate::auth::KeyName;
 
 /// The edge of an address with these names.
 #[derive(Clone)]
@@ -68,11 +71,14 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&self, request: ServiceRequest) -> Self::Future {
+    fn call(&self, mut request: ServiceRequest) -> Self::Future {
         let CorrelationId(correlation) = CorrelationId::of(request.headers());
         let line = Line::begin(&request);
         if let Err(problem) = self.names.check(&request) {
-            let response = problem.response(&correlation);
+            let mut response = problem.response(&correlation);
+            if let Some(unread) = Unread::of(request.take_payload()) {
+                response = unread.refused_with(response);
+            }
             let response = Ok(request.into_response(response));
             line.end(&response, &correlation);
             return Box::pin(ready(response));
@@ -94,7 +100,11 @@ where
 
 fn finished(mut response: ServiceResponse<BoxBody>, correlation: &HeaderValue) -> ServiceResponse<BoxBody> {
     if let Some(error) = response.response().error() {
-        let problem = Problem::of(error).response(correlation);
+        let mut problem = Problem::of(error).response(correlation);
+        let unread = response.request().extensions_mut().remove::<Unread>();
+        if let Some(unread) = unread {
+            problem = unread.refused_with(problem);
+        }
         return response.into_response(problem);
     }
     let headers: &mut HeaderMap = response.headers_mut();
@@ -118,8 +128,6 @@ impl actix_web::ResponseError for Panicked {
 pub(crate) struct About {
     /// Which order.
     pub(crate) order: OrderId,
-    /// Who asked.
-    pub(crate) authid: Cow<'static, str>,
 }
 
 /// A request's log line: debug for all of them, warn for those that say that something is broken.
@@ -138,8 +146,9 @@ impl Line {
         let status = response.as_ref().map_or(INTERNAL.status, |response| response.status().as_u16());
         let extensions = response.as_ref().ok().map(|response| response.request().extensions());
         let about = extensions.as_ref().and_then(|extensions| extensions.get::<About>());
-        let order = about.map(|About { order, .. }| tracing::field::display(order));
-        let authid = about.map(|About { authid, .. }| &**authid);
+        let order = about.map(|About { order }| tracing::field::display(order));
+        let caller = extensions.as_ref().and_then(|extensions| Caller::of(extensions));
+        let authid = caller.map_or(ANONYMOUS, KeyName::as_str);
         if status == INTERNAL.status || status == OUTCOME_UNKNOWN.status {
             tracing::warn!(
                 order.id = order,

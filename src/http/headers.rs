@@ -11,6 +11,7 @@ use actors::commit::Origin;
 use actors::order::Version;
 use uuid::Uuid;
 
+use super::guard::Caller;
 use super::problem::Problem;
 
 /// The same for everything that one request set off.
@@ -45,7 +46,11 @@ impl CorrelationId {
 pub(crate) fn origin(request: &HttpRequest) -> Origin {
     let correlation = request.extensions().get::<CorrelationId>().cloned();
     let CorrelationId(correlation) = correlation.unwrap_or_else(|| CorrelationId::of(request.headers()));
-    Origin::anonymous(correlation.to_str().unwrap_or_default().to_owned(), traceparent(request.headers()))
+    let origin = Origin::anonymous(correlation.to_str().unwrap_or_default().to_owned(), traceparent(request.headers()));
+    match Caller::of(&request.extensions()) {
+        Some(name) => origin.with_api_key(name.as_str()),
+        None => origin,
+    }
 }
 
 /// The `traceparent`, when it is one that W3C trace context allows.

@@ -1,21 +1,30 @@
 //! The OpenAPI document: the handlers' own descriptions, with what all of them share added by rule.
 
+use actix_web::http::Method;
 use actors::money::Currency;
 use serde_json::{Value, json};
+use utoipa::OpenApi;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::link::LinkBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, Schema, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, Required, Response, ResponseBuilder};
-use utoipa::{Modify, OpenApi};
 
 use super::problem::{self, KINDS, Kind};
+use super::routes::{Access, Address, routes};
 use super::{health, orders};
+use crate::auth::Scope;
 
-/// The document of the callers' address.
-pub fn document() -> Document {
-    Api::openapi()
+/// The document of the callers' address, where there are keys or where there are none.
+pub fn document(keys: bool) -> Document {
+    let mut document = Api::openapi();
+    complete(&mut document, keys);
+    document
 }
+
+/// How the document calls the way in which a key is shown.
+const KEY: &str = "key";
 
 #[derive(OpenApi)]
 #[openapi(
@@ -26,27 +35,58 @@ pub fn document() -> Document {
         orders::create, orders::read, orders::events, orders::add_item, orders::remove_item, orders::pay, orders::ship,
         orders::deliver, orders::cancel, orders::refund, health::healthz, health::readyz
     ),
-    modifiers(&Shared),
     tags((name = "orders", description = "Place orders and move them on."),
         (name = "operations", description = "Is it well?"))
 )]
 struct Api;
 
-struct Shared;
-
-impl Modify for Shared {
-    fn modify(&self, document: &mut Document) {
-        let schemas = &mut document.components.get_or_insert_default().schemas;
-        schemas.insert("Problem".to_owned(), problem_schema());
-        name_currencies(schemas.get_mut("NewOrder"));
-        for (path, item) in &mut document.paths.paths {
-            for (changes, operation) in [(false, &mut item.get), (true, &mut item.post), (true, &mut item.delete)] {
-                if let Some(operation) = operation {
-                    complete(path, changes, operation);
+/// What all operations share.
+fn complete(document: &mut Document, keys: bool) {
+    let components = document.components.get_or_insert_default();
+    let schemas = &mut components.schemas;
+    schemas.insert("Problem".to_owned(), problem_schema());
+    name_currencies(schemas.get_mut("NewOrder"));
+    if keys {
+        components.security_schemes.insert(KEY.to_owned(), key_scheme().into());
+    }
+    for (path, item) in &mut document.paths.paths {
+        let methods =
+            [(Method::GET, &mut item.get), (Method::POST, &mut item.post), (Method::DELETE, &mut item.delete)];
+        for (method, operation) in methods {
+            if let Some(operation) = operation {
+                let changes = !method.is_safe();
+                let scope = scope_of(path, &method).filter(|_| keys);
+                complete_operation(Case { path, changes, keys }, operation);
+                if let Some(scope) = scope {
+                    operation.security = Some(vec![SecurityRequirement::new(KEY, [scope.name()])]);
                 }
             }
         }
     }
+}
+
+/// What that operation needs, as the table of routes has it.
+fn scope_of(path: &str, method: &Method) -> Option<Scope> {
+    let of_callers = routes().into_iter().filter(|route| route.address == Address::Callers);
+    let mut accesses = of_callers.filter(|route| route.path == path && route.method == *method).map(|it| it.access);
+    match accesses.next() {
+        Some(Access::Needs(scope)) => Some(scope),
+        Some(Access::Open) | None => None,
+    }
+}
+
+fn key_scheme() -> SecurityScheme {
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("docket_…");
+    let about = "A key of this server (docket key new). Each operation names the scope that the key must have.";
+    SecurityScheme::Http(scheme.description(Some(about)).build())
+}
+
+/// An operation, as far as what all share depends on it.
+#[derive(Clone, Copy)]
+struct Case<'a> {
+    path: &'a str,
+    changes: bool,
+    keys: bool,
 }
 
 /// Every three letters that are a currency, so that programs made from the document offer the right ones.
@@ -60,12 +100,13 @@ fn name_currencies(new_order: Option<&mut RefOr<Schema>>) {
     currency.pattern = None;
 }
 
-fn complete(path: &str, changes: bool, operation: &mut Operation) {
+fn complete_operation(case: Case<'_>, operation: &mut Operation) {
+    let Case { path, changes, .. } = case;
     let of_an_order = path.starts_with("/orders");
     if of_an_order {
         let headers = request_headers(path, changes);
         operation.parameters.get_or_insert_default().extend(headers.into_iter().map(RefOr::T));
-        for (status, kinds) in by_status(&problems_of(path, changes)) {
+        for (status, kinds) in by_status(&problems_of(case)) {
             operation.responses.responses.insert(status.to_string(), RefOr::T(problem_response(&kinds)));
         }
     }
@@ -85,14 +126,16 @@ fn complete(path: &str, changes: bool, operation: &mut Operation) {
 }
 
 /// Every problem that a request to this path can meet, apart from 405, which no documented method meets.
-fn problems_of(path: &str, changes: bool) -> Vec<&'static Kind> {
+fn problems_of(Case { path, changes, keys }: Case<'_>) -> Vec<&'static Kind> {
     let place = path == "/orders";
     KINDS
         .iter()
         .copied()
         .filter(|kind| match kind.status {
+            401 => keys,
+            403 if *kind == problem::FORBIDDEN => keys,
+            403 => changes || !keys,
             405 => false,
-            403 => changes,
             404 => !place,
             408 | 413 | 415 => changes && !path.ends_with("{sku}"),
             409 => {
@@ -157,6 +200,9 @@ fn add_headers(path: &str, changes: bool, status: &str, response: &mut Response)
     }
     if success && changes {
         add("Idempotent-Replayed", "`true` on the answer of an earlier command with the same Idempotency-Key.");
+    }
+    if status == "401" {
+        add("WWW-Authenticate", "`Bearer`, with what is wrong.");
     }
     if status == "201" {
         add("Location", "The path of the new order.");

@@ -11,7 +11,6 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
-use actors::commit::ANONYMOUS;
 use actors::order::directory::{Answer, Request};
 use actors::order::error::NotDone;
 use actors::order::{Command, Order, OrderId, Version};
@@ -228,7 +227,7 @@ async fn carry_out(
     command: Command,
 ) -> Result<Answer, Problem> {
     let origin = headers::origin(request);
-    request.extensions_mut().insert(About { order, authid: origin.authid.clone() });
+    request.extensions_mut().insert(About { order });
     let command = service.orders()?.command(Request { order, command, if_match, key, origin });
     match tokio::time::timeout(service.limits.answer_timeout, command).await {
         Ok(answer) => Ok(answer?),
@@ -254,7 +253,7 @@ fn order_id(request: &HttpRequest) -> Result<OrderId, Problem> {
 
 fn order_read(request: &HttpRequest) -> Result<OrderId, Problem> {
     let order = order_id(request)?;
-    request.extensions_mut().insert(About { order, authid: ANONYMOUS.into() });
+    request.extensions_mut().insert(About { order });
     Ok(order)
 }
 

@@ -23,7 +23,9 @@ impl Names {
         Self { bind, hosts: hosts.iter().map(|host| host.to_lowercase()).collect() }
     }
 
-    /// Refuses a request that changes something and names a foreign `Host` or `Origin`. Reading is free.
+    /// Refuses a request that changes something and names a foreign `Host` or `Origin`. Reading is free here: a page gets
+    /// nothing to see of another origin, and for one that pretends to be this origin there is
+    /// [`check_host`](Self::check_host).
     ///
     /// # Errors
     /// 403 `foreign-origin`.
@@ -31,16 +33,25 @@ impl Names {
         if request.method().is_safe() {
             return Ok(());
         }
+        self.check_host(request)?;
         let host = host(request);
-        if host.as_ref().is_some_and(|host| !self.is_ours(host)) {
-            return Err(Problem::new(problem::FOREIGN_ORIGIN, "The header Host is not a name of this server."));
-        }
         let Some(origin) = request.headers().get(header::ORIGIN) else { return Ok(()) };
         let origin = origin.to_str().ok().and_then(authority_of_origin);
         if origin.is_some_and(|origin| self.is_same(&origin, host.as_ref())) {
             return Ok(());
         }
         Err(Problem::new(problem::FOREIGN_ORIGIN, "The header Origin is not this server's."))
+    }
+
+    /// Refuses a request that was meant for a foreign `Host`: a name that somebody else has pointed at this address.
+    ///
+    /// # Errors
+    /// 403 `foreign-origin`.
+    pub(crate) fn check_host(&self, request: &ServiceRequest) -> Result<(), Problem> {
+        if host(request).is_some_and(|host| !self.is_ours(&host)) {
+            return Err(Problem::new(problem::FOREIGN_ORIGIN, "The header Host is not a name of this server."));
+        }
+        Ok(())
     }
 
     /// A page of this very address, under any of its names.

@@ -52,9 +52,17 @@ kinds! {
         "The body is not JSON, or a field is missing, unknown, there twice or of another JSON type; or a header, query \
          parameter or cursor is not what it must be. The detail says where.",
         "Change the request. Sent again as it is, it fails again.";
+    UNAUTHORIZED: 401 "unauthorized", "The request shows no key that is known",
+        "This server has keys, and this path is only for who shows one of them. Nothing was done, and nothing of the body \
+         was read.",
+        "Send the header Authorization: Bearer KEY. The people who run the server make keys: docket key new.";
+    FORBIDDEN: 403 "forbidden", "The key does not allow this",
+        "The key that was shown is known, but has not the scope that this path needs: orders:read, orders:write, ops:read \
+         or ops:write. Nothing was done.",
+        "Use a key with the scope that the detail names, or let the people who run the server give it to this one.";
     FOREIGN_ORIGIN: 403 "foreign-origin", "The request comes from a foreign page",
-        "A request that changes something named an Origin or a Host that is not this server's: a page of somebody else \
-         may be using your browser.",
+        "A request that changes something named an Origin or a Host that is not this server's, or one that reads named \
+         such a Host where there are no keys: a page of somebody else may be using your browser.",
         "Use the server's own address. If it is reached under another name, the operator adds that name to http.hosts or \
          ops.hosts.";
     NOT_FOUND: 404 "not-found", "There is no such thing",

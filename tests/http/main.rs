@@ -1,6 +1,7 @@
 //! The REST contract over a real socket, with orders in memory behind it: every header rule, every problem with its type,
 //! every limit. What the orders themselves do is tested with them.
 
+mod access;
 mod stub;
 
 use std::borrow::Cow;
@@ -144,7 +145,11 @@ impl Docket {
 
     /// Says `request` word for word, and gives everything that is said back before the other side closes.
     async fn say(&self, request: Vec<u8>) -> String {
-        let address = self.http;
+        self.say_to(self.http, request).await
+    }
+
+    /// The same at one of its addresses.
+    async fn say_to(&self, address: SocketAddr, request: Vec<u8>) -> String {
         let said = actix_web::rt::task::spawn_blocking(move || {
             let mut socket = TcpStream::connect(address).expect("a connection");
             socket.set_read_timeout(Some(FOREVER)).expect("a limit");
