@@ -1,13 +1,14 @@
 //! The commands. `docket` alone serves; the others ask a running docket over HTTP, or, `check`, look around.
 //!
 //! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 not (all) done, 2 a wrong
-//! command or configuration, 3 no docket answers.
+//! command or configuration, 3 no docket answers, 4 it does not let us in.
 
 mod check;
 mod client;
 mod copy;
 mod healthy;
 mod import;
+mod key;
 mod order;
 mod restarts;
 mod subscribers;
@@ -32,6 +33,8 @@ const NOT_DONE: u8 = 1;
 /// The exit code of a wrong command or configuration.
 pub const WRONG: u8 = 2;
 const UNREACHABLE: u8 = 3;
+/// The exit code of a key that is missing, unknown, or without the scope.
+const NOT_LET_IN: u8 = 4;
 
 /// An event-sourced order service made of supervised actors.
 ///
@@ -79,6 +82,9 @@ enum Command {
     /// What was brought is read back and compared. A copy that was cut off is simply run again: it goes on where it
     /// stopped.
     Copy(copy::Args),
+    /// Keys that let other machines in.
+    #[command(subcommand)]
+    Key(key::Key),
 }
 
 /// Runs the command of this process's arguments. `serve` runs a docket until it is told to stop.
@@ -97,6 +103,7 @@ pub fn run(serve: impl FnOnce(Config, Only) -> ExitCode) -> ExitCode {
         Some(Command::Subscribers(server)) => subscribers::run(&server),
         Some(Command::Import(args)) => import::run(args),
         Some(Command::Copy(args)) => copy::run(args),
+        Some(Command::Key(key)) => key::run(key),
     };
     match done {
         Ok(code) => code,
@@ -159,6 +166,10 @@ impl CommandError {
 
     fn wrong(message: impl Into<String>) -> Self {
         Self { message: message.into(), code: WRONG }
+    }
+
+    fn not_let_in(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: NOT_LET_IN }
     }
 
     fn unreachable(message: impl Into<String>) -> Self {

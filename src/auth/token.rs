@@ -31,6 +31,11 @@ impl Secret {
         getrandom::fill(&mut bytes)?;
         Ok(Self::from(format!("{PREFIX}{}", hex::encode(bytes))))
     }
+
+    /// Whether it looks like a key. Says nothing about which.
+    pub fn is_key(&self) -> bool {
+        is_key(self.expose())
+    }
 }
 
 /// SHA-256 of a key. Written `sha256:` and 64 hexadecimal digits, and not shown otherwise.

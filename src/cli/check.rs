@@ -62,6 +62,11 @@ fn look_around(config: &Config) -> Result<Vec<Finding>, CommandError> {
     }
     findings.push(free("http.bind", config.http.bind));
     findings.push(free("ops.bind", config.ops.bind));
+    if !config.auth.keys.is_empty() {
+        let keys: Vec<_> =
+            config.auth.keys.iter().map(|key| format!("{} ({})", key.name, key.scopes_written())).collect();
+        findings.push(good("auth.keys", keys.join("; ")));
+    }
     if config.auth.open {
         findings.push(good("auth.open", "whoever reaches the addresses may do everything".to_owned()));
     }

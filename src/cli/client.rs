@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::CommandError;
+use crate::auth::Secret;
 use crate::http::NO_SUCH_PATH;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,10 +24,19 @@ pub(super) struct Server {
     /// That configuration; else config.toml in the working directory, if there is one.
     #[arg(long, value_name = "PATH", conflicts_with = "url")]
     config: Option<PathBuf>,
+    /// A file that holds a key of that docket; else the environment variable DOCKET_KEY.
+    #[arg(long, value_name = "PATH", conflicts_with = "key")]
+    key_file: Option<PathBuf>,
+    /// The key itself, which others on this machine can then see: rather use DOCKET_KEY or --key-file.
+    #[arg(long, value_name = "KEY")]
+    key: Option<Secret>,
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
 }
+
+/// The environment variable that holds a key.
+const KEY: &str = "DOCKET_KEY";
 
 impl Server {
     /// That docket.
@@ -35,9 +45,28 @@ impl Server {
             Some(url) => url.clone(),
             None => address_of(super::load(self.config.as_deref())?.ops.bind)?,
         };
-        Ok(Docket { url })
+        Ok(Docket { url, key: self.key()? })
+    }
+
+    /// The key to show; empty when nobody gave one.
+    fn key(&self) -> Result<Secret, CommandError> {
+        let (key, from) = match (&self.key, &self.key_file) {
+            (Some(key), _) => (key.clone(), "--key".to_owned()),
+            (None, Some(path)) => {
+                let from = format!("--key-file {}", path.display());
+                let unreadable = |error| CommandError::wrong(format!("cannot read {from}: {error}"));
+                (Secret::from(std::fs::read_to_string(path).map_err(unreadable)?.trim().to_owned()), from)
+            }
+            (None, None) => match std::env::var(KEY) {
+                Ok(key) if !key.is_empty() => (Secret::from(key), KEY.to_owned()),
+                Ok(_) | Err(_) => return Ok(Secret::default()),
+            },
+        };
+        if key.is_key() { Ok(key) } else { Err(CommandError::wrong(format!("{from} holds no key: {KEY_FORM}"))) }
     }
 }
+
+const KEY_FORM: &str = "it must be one as docket key new prints it, docket_ and 64 hexadecimal digits";
 
 /// Where a docket on this machine that is bound to `bind` is asked.
 fn address_of(bind: SocketAddr) -> Result<Url, CommandError> {
@@ -60,10 +89,12 @@ fn address(text: &str) -> Result<Url, String> {
 /// A docket that is asked.
 pub(super) struct Docket {
     url: Url,
+    key: Secret,
 }
 
 #[derive(Deserialize)]
 struct Problem {
+    r#type: String,
     title: String,
     detail: String,
     correlation_id: String,
@@ -90,12 +121,17 @@ impl Docket {
     }
 
     async fn answer(&self, request: RequestBuilder) -> Result<Response, CommandError> {
+        let request = if self.key.is_empty() { request } else { request.bearer_auth(self.key.expose()) };
         let answer = request.send().await.map_err(|error| self.away(&error))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
         }
         match answer.json::<Problem>().await {
+            Ok(problem) if problem.r#type.ends_with("/unauthorized") => Err(CommandError::not_let_in(self.unknown())),
+            Ok(problem) if problem.r#type.ends_with("/forbidden") => {
+                Err(CommandError::not_let_in(format!("{} does not let this key do that: {}", self.url, problem.detail)))
+            }
             Ok(problem) if problem.detail == NO_SUCH_PATH => Err(CommandError::not_done(format!(
                 "{} does not answer operators: --url must be the address of ops.bind",
                 self.url
@@ -106,6 +142,13 @@ impl Docket {
             ))),
             Err(_) => Err(CommandError::not_done(format!("{} answered {status}: is this a docket?", self.url))),
         }
+    }
+
+    fn unknown(&self) -> String {
+        if self.key.is_empty() {
+            return format!("{} wants a key: set {KEY}, or say --key-file. docket key new makes one.", self.url);
+        }
+        format!("{} does not know this key", self.url)
     }
 
     fn at(&self, path: &str) -> Result<Url, CommandError> {
