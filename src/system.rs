@@ -8,6 +8,7 @@ mod children;
 mod embedded;
 mod error;
 mod identity;
+mod mails;
 mod mongodb;
 mod only;
 mod orders;
@@ -24,13 +25,14 @@ use std::time::Duration;
 use actix_web::web::Data;
 use actors::clock::{Clock, SystemClock};
 use actors::nodes::{Alone, Heartbeat, Nodes, Process, Roll};
+use actors::subscriber::Subscriber as _;
+use actors::subscriber::notification::Notification;
 use actors::subscriber::registry::{Parts, Registered};
 use actors::supervisor::policy::{Backoff, Intensity};
 use actors::supervisor::{End, Ledger, Node, Policy, Root, Strategy, Supervisor};
 
 use crate::config::{Config, millis};
 use crate::http::{self, Listeners, OrderDoor, Service};
-use crate::mail::MailFolder;
 use crate::sqlite::DataDirectory;
 use crate::telemetry::StartUp;
 
@@ -38,6 +40,7 @@ use children::{http_child, ledger_child, nodes_child};
 use embedded::Embedded;
 pub use error::StartError;
 use identity::Identity;
+pub(crate) use mails::by_smtp;
 use mongodb::Mongodb;
 pub use only::Only;
 use orders::OrderPart;
@@ -84,8 +87,9 @@ impl System {
         // An address that is taken is said at once, but nobody is let in before there is somebody to serve them.
         drop(Listeners::bind(config)?);
         let identity = Identity::of(&config.node);
-        let (directory, mailer) = folders(config)?;
-        let registered = only.select(config, subscribers(&Parts { mailer: Arc::new(mailer) }))?;
+        let directory = folder(config)?;
+        let mailer = mails::mailer(config, directory.as_ref())?;
+        let registered = only.select(config, subscribers(&Parts { mailer }))?;
         let storage: Arc<dyn Storage> = match &directory {
             Some(directory) => Arc::new(Embedded::new(directory)),
             None => Arc::new(Mongodb::reach(&config.mongodb, &identity.instance).await?),
@@ -148,11 +152,13 @@ impl System {
     /// What it says about itself at the start.
     pub fn start_up(&self, config: &Config) -> StartUp {
         let subscribers = self.process.roles.iter().filter(|role| *role != only::ORDERS);
+        let sends_mails = self.process.roles.iter().any(|role| role == Notification::NAME);
         StartUp {
             node: self.process.name.clone(),
             store: self.stores.storage.said(self.stores.orders.is_some()),
             broker: "none: subscribers follow the log".to_owned(),
             subscribers: subscribers.cloned().collect(),
+            mails: sends_mails.then(|| mails::said(config)),
             http: self.http,
             ops: self.ops,
             open: config.auth.open,
@@ -196,15 +202,10 @@ fn alone(process: &Process) -> Arc<dyn Nodes> {
     Arc::new(Alone::new(process.clone()))
 }
 
-/// The folder with its lock, which only the embedded store needs, and the mails in it, which several processes may write.
-fn folders(config: &Config) -> Result<(Option<DataDirectory>, MailFolder), StartError> {
-    let (path, from) = (&config.data.directory, &config.notification.from);
-    if !config.mongodb.uri.is_empty() {
-        return Ok((None, MailFolder::shared(path, from)?));
-    }
-    let directory = DataDirectory::lock(path)?;
-    let mailer = MailFolder::open(&directory, from)?;
-    Ok((Some(directory), mailer))
+/// The folder with its lock, which only the embedded store needs.
+fn folder(config: &Config) -> Result<Option<DataDirectory>, StartError> {
+    let embedded = config.mongodb.uri.is_empty();
+    Ok(embedded.then(|| DataDirectory::lock(&config.data.directory)).transpose()?)
 }
 
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);

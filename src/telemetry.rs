@@ -55,6 +55,8 @@ pub struct StartUp {
     pub broker: String,
     /// Their names.
     pub subscribers: Vec<String>,
+    /// Where mails go, in a process that sends any.
+    pub mails: Option<String>,
     /// Where callers are served, with the real port.
     pub http: SocketAddr,
     /// Where operators are served, with the real port.
@@ -71,6 +73,9 @@ impl StartUp {
         tracing::info!("store: {}", self.store);
         tracing::info!("broker: {}", self.broker);
         tracing::info!("subscribers: {}", or_none(&self.subscribers));
+        if let Some(mails) = &self.mails {
+            tracing::info!("mails: {mails}");
+        }
         if self.open {
             tracing::warn!("auth.open = true: whoever reaches {} or {} may do everything", self.http, self.ops);
         }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::clock::Timestamp;
 
-/// Sends mails. Adapters: `src/mail/files.rs`.
+/// Sends mails. Adapters: `src/mail/files.rs`, `src/mail/smtp.rs`.
 #[async_trait]
 pub trait Mailer: Send + Sync {
     /// Sends a mail. Once it answers, whoever takes mails has taken this one and keeps it over a crash. Sent again, the

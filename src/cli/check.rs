@@ -3,6 +3,7 @@
 
 mod embedded;
 mod mongodb;
+mod smtp;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -57,8 +58,13 @@ fn look_around(config: &Config) -> Result<Vec<Finding>, CommandError> {
         findings.extend(embedded::look(config));
     } else {
         findings.extend(block_on(async { Ok(mongodb::look(&config.mongodb).await) })?);
-        // For the mails.
-        findings.push(embedded::disk(&config.data.directory));
+        if config.notification.smtp_url.is_empty() {
+            // For the mails.
+            findings.push(embedded::disk(&config.data.directory));
+        }
+    }
+    if !config.notification.smtp_url.is_empty() {
+        findings.push(block_on(async { Ok(smtp::look(config).await) })?);
     }
     findings.push(free("http.bind", config.http.bind));
     findings.push(free("ops.bind", config.ops.bind));

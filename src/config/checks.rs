@@ -2,7 +2,10 @@
 //!
 //! Each is named with its key and with what would be right. Nothing is looked up or opened for it.
 
-use super::{Config, Mongodb};
+use actors::subscriber::Subscriber as _;
+use actors::subscriber::notification::Notification as Mailing;
+
+use super::{Config, Mongodb, Notification};
 use crate::mongo::{GROUP_BYTES_MAX, GROUP_COMMITS_MAX};
 
 /// The default of `subscriber.attempts_max`, which a later version acts on.
@@ -64,6 +67,7 @@ impl Config {
                 wrong.push((key.to_owned(), format!("must be at most {most}: MongoDB takes one write in one message")));
             }
         }
+        wrong.extend(self.mails_wrong().map(|(key, reason)| (format!("notification.{key}"), reason)));
         wrong.extend(self.mongodb_wrong().map(|(key, reason)| (format!("mongodb.{key}"), reason)));
         let broker = &self.rabbitmq.uri;
         let address = (!broker.is_empty()).then(|| broker.check().err()).flatten();
@@ -86,6 +90,19 @@ impl Config {
              is in a transaction"
         );
         short.map(|(section, _)| (format!("{section}.lease_ms"), reason.clone())).collect()
+    }
+
+    fn mails_wrong(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let Notification { smtp_url, smtp_timeout_ms, .. } = &self.notification;
+        let by_smtp = !smtp_url.is_empty();
+        let address = by_smtp.then(|| smtp_url.check().err()).flatten();
+        let most = self.subscriber(Mailing::NAME).handler_timeout_ms / 2;
+        let timeout = (by_smtp && *smtp_timeout_ms > most).then(|| {
+            format!(
+                "must be at most {most}, half of handler_timeout_ms: else a server that is away looks like a slow mail"
+            )
+        });
+        [("smtp_url", address), ("smtp_timeout_ms", timeout)].into_iter().filter_map(|(key, wrong)| Some((key, wrong?)))
     }
 
     fn mongodb_wrong(&self) -> impl Iterator<Item = (&'static str, String)> {
@@ -154,7 +171,6 @@ impl Config {
         let keys = [
             ("history.url", !self.history.url.is_empty(), "cannot read another process's history"),
             ("history.key", !self.history.key.is_empty(), "cannot read another process's history"),
-            ("notification.smtp_url", !self.notification.smtp_url.is_empty(), "cannot send mail by SMTP"),
             ("telemetry.otlp_endpoint", !self.telemetry.otlp_endpoint.is_empty(), "cannot send traces"),
         ];
         let set = keys.into_iter().filter(|(_, set, _)| *set);

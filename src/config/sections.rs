@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::millis;
 use crate::auth::{Keys, Secret};
+use crate::mail::SmtpUrl;
 use crate::mongo::Uri;
 use crate::mongo::server::Settings;
 use crate::rabbit;
@@ -100,7 +101,7 @@ sections! {
         lease_ms: u64,
     }
     /// `[notification]`
-    Notification { smtp_url: String, from: String, smtp_connections_max: u32, smtp_timeout_ms: u64 }
+    Notification { smtp_url: SmtpUrl, from: String, smtp_connections_max: u32, smtp_timeout_ms: u64 }
     /// `[supervisor]`
     Supervisor {
         restarts_max: u32,

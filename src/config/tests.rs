@@ -182,7 +182,6 @@ fn no_secret_is_repeated_however_wrongly_it_is_written() {
 #[test]
 fn what_this_version_cannot_do_is_never_taken_silently() {
     refused("[history]\nurl = \"http://a\"", &[], &["history.url", "this version"]);
-    refused("[notification]\nsmtp_url = \"smtp://a\"", &[], &["notification.smtp_url", "this version"]);
     refused("[telemetry]\notlp_endpoint = \"http://a\"", &[], &["telemetry.otlp_endpoint", "this version"]);
 }
 
@@ -216,6 +215,17 @@ fn a_broker_is_named_by_its_own_variable_and_refused_without_its_password() {
         let said = load("", &[("RABBITMQ_URL", wrong)]).expect_err("wrong");
         assert!(said.contains("rabbitmq.uri") && !said.contains("cret"), "{said}");
     }
+}
+
+#[test]
+fn a_mail_server_is_shown_without_its_password_and_left_before_its_mail_is_too_late() {
+    let config = load("[notification]\nsmtp_url = \"smtps://u:s3cret@mail\"", &[]).expect("right");
+    assert!(!format!("{config:?}").contains("s3cret"));
+    let said = load("[notification]\nsmtp_url = \"smtp://u:s3cret@mail?x=1\"", &[]).expect_err("wrong");
+    assert!(said.contains("notification.smtp_url") && !said.contains("s3cret"), "{said}");
+    let late = "[notification]\nsmtp_url = \"smtp://mail\"\nsmtp_timeout_ms = 15001";
+    refused(late, &[], &["notification.smtp_timeout_ms", "15000", "handler_timeout_ms"]);
+    load(late, &[("DOCKET__SUBSCRIBERS__NOTIFICATION__HANDLER_TIMEOUT_MS", "40000")]).expect("enough");
 }
 
 #[test]

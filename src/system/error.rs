@@ -4,7 +4,7 @@ use std::io;
 
 use actors::inbox::InboxError;
 
-use crate::mail::MailFolderError;
+use crate::mail;
 use crate::sqlite::{DirectoryError, OpenError};
 
 /// Why a docket does not start.
@@ -22,9 +22,9 @@ pub enum StartError {
     /// A subscriber's store cannot be opened.
     #[error(transparent)]
     Inbox(#[from] InboxError),
-    /// Mails cannot be written.
+    /// Mails can be neither sent nor written.
     #[error(transparent)]
-    Mail(#[from] MailFolderError),
+    Mail(#[from] mail::OpenError),
     /// There is no such part.
     #[error("--only {name}: there is no such part; there are {known}")]
     UnknownPart {

@@ -5,5 +5,6 @@ mod again;
 mod checkpoint;
 mod copy;
 mod inbox;
+mod mail;
 mod mongo;
 mod sqlite;
