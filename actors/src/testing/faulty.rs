@@ -2,6 +2,7 @@
 //! later or never, snapshots that are lost. Every decision is drawn from a seed, so on one thread with tokio's clock
 //! paused a run can be repeated.
 
+mod checkpoints;
 mod clock;
 mod inbox;
 mod mailer;
