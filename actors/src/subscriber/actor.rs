@@ -78,6 +78,16 @@ pub enum Source {
     Broker,
 }
 
+impl Source {
+    /// Of which nothing is known yet.
+    fn queue(&self) -> Option<Queue> {
+        match self {
+            Self::Log(_) => None,
+            Self::Broker => Some(Queue::default()),
+        }
+    }
+}
+
 /// A subscriber as everybody else sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct SubscriberHandle {
@@ -149,7 +159,9 @@ struct Active {
 /// which is good from now on.
 pub fn child(registered: Registered, ports: Ports, settings: Settings) -> (Child, SubscriberHandle) {
     let name = registered.name();
-    let (status, watched) = watch::channel(SubscriberStatus::starting(name));
+    let queue = ports.source.queue();
+    let starting = SubscriberStatus { queue: queue.as_ref().map(Queue::status), ..SubscriberStatus::starting(name) };
+    let (status, watched) = watch::channel(starting);
     let (activity, active) = watch::channel(Activity::default());
     let (acknowledged, receipts) = watch::channel(None);
     let said = Said { status, activity, acknowledged };
@@ -270,10 +282,7 @@ impl SubscriberActor {
             path: me.path().clone(),
         };
         let begun_at = (Instant::now(), ports.clock.now());
-        let queue = match &ports.source {
-            Source::Log(_) => None,
-            Source::Broker => Some(Queue::default()),
-        };
+        let queue = ports.source.queue();
         Self {
             name: registered.name(),
             ports,

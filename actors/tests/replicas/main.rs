@@ -1,9 +1,10 @@
 //! Three dockets on one store, as three processes, on virtual time and one thread: each with its own journal, orders and
 //! subscriber, over a replica set in memory that elects, rolls back and lets a process talk to a deposed primary. A process
-//! can be frozen: nothing of it runs until it is thawed.
+//! can be frozen: nothing of it runs until it is thawed. In some of the tests events travel through a broker.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod broker;
 mod orders;
 mod process;
 mod subscriber;

@@ -8,11 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use actors::bridge::{consumer, relay};
+use actors::broker::{Broker, Subscription};
 use actors::clock::{Clock, Timestamp, TokioClock};
 use actors::commit::Origin;
 use actors::event_store::EventStore;
 use actors::inbox::{DocumentKey, Inbox};
 use actors::journal::{self, Health, actor::JournalActor};
+use actors::log::Log;
 use actors::order::command::{Create, Item};
 use actors::order::directory::{Answer, Layout, Limits, Ports, Request};
 use actors::order::error::At;
@@ -24,6 +27,8 @@ use actors::subscriber::{
     Cause, Documents, Event, Failure, Outcome, OutcomeKind, Registered, Settings, Subscriber, SubscriberState,
 };
 use actors::supervisor::{Child, Ledger, Node, Policy, Root, Strategy, Supervisor};
+use actors::testing::broker::MemoryBroker;
+use actors::testing::checkpoints::MemoryCheckpoints;
 use actors::testing::faulty::{Fate, Faults, Faulty};
 use actors::testing::inbox::MemoryInbox;
 use actors::testing::memory::Memory;
@@ -40,6 +45,9 @@ pub(crate) struct World {
     pub(crate) set: ReplicaSet,
     pub(crate) inbox: MemoryInbox,
     pub(crate) diary: Arc<Diary>,
+    /// Events travel through it, when there is one.
+    pub(crate) broker: Option<MemoryBroker>,
+    checkpoints: MemoryCheckpoints,
     clock: Arc<dyn Clock>,
     seed: u64,
 }
@@ -112,6 +120,8 @@ impl World {
             memory,
             inbox: MemoryInbox::default(),
             diary: Arc::default(),
+            broker: None,
+            checkpoints: MemoryCheckpoints::default(),
             clock: Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_795_000_000_000))),
             seed,
         }
@@ -122,6 +132,26 @@ impl World {
         let world = Self::new(seed);
         let processes = ["a", "b", "c"].map(|name| world.start(name));
         (world, processes)
+    }
+
+    /// As [`World::with_three`], with a broker.
+    pub(crate) fn with_three_and_a_broker(seed: u64) -> (Self, [Process; 3]) {
+        let world = Self { broker: Some(MemoryBroker::new(seed)), ..Self::new(seed) };
+        let processes = ["a", "b", "c"].map(|name| world.start(name));
+        (world, processes)
+    }
+
+    /// What is between the log and the subscriber in one process.
+    fn bridge(&self, name: &str, log: Arc<dyn Log>, subscriber: &SubscriberHandle) -> Option<Child> {
+        let broker: Arc<dyn Broker> = Arc::new(self.broker.clone()?);
+        let checkpoints = Arc::new(self.checkpoints.of_process(name, LEASE));
+        let ports = relay::Ports { log, checkpoints, broker: Arc::clone(&broker), clock: Arc::clone(&self.clock) };
+        let (relay, _) = relay::child(ports, relay::Settings::default());
+        let subscription = Subscription { subscriber: Tally::NAME, partitions: 1, prefetch: 32 };
+        let consumer = consumer::child(broker, subscription, subscriber, consumer::Settings::default());
+        let consumers = Supervisor::new(Strategy::OneForOne, Policy::default()).child(consumer);
+        let bridge = Supervisor::new(Strategy::OneForOne, Policy::default()).child(relay);
+        Some(Child::supervisor("bridge", bridge.child(Child::supervisor("consumer", consumers))))
     }
 
     pub(crate) fn start(&self, name: &'static str) -> Process {
@@ -145,19 +175,22 @@ impl World {
         let own = self.inbox.of_process(name, LEASE);
         let tally = Tally { process: name, inbox: own.clone(), diary: Arc::clone(&self.diary) };
         let inbox: Arc<dyn Inbox> = Arc::new(Faulty::new(Arc::new(own), Arc::clone(&fate)));
-        let ports = subscriber::Ports {
-            inbox,
-            source: subscriber::Source::Log(store.clone()),
-            history: store,
-            clock: Arc::clone(&self.clock),
+        let log: Arc<dyn Log> = store.clone();
+        let source = match &self.broker {
+            Some(_) => subscriber::Source::Broker,
+            None => subscriber::Source::Log(Arc::clone(&log)),
         };
+        let ports = subscriber::Ports { inbox, source, history: store, clock: Arc::clone(&self.clock) };
         let (child, tally) = subscriber::child(Registered::new(tally), ports, Settings::default());
 
         let supervise = |child| Supervisor::new(Strategy::OneForOne, Policy::default()).child(child);
-        let root = Supervisor::new(Strategy::OneForOne, Policy::default())
+        let mut root = Supervisor::new(Strategy::OneForOne, Policy::default())
             .child(journal)
             .child(Child::supervisor("orders", supervise(shard)))
             .child(Child::supervisor("subscribers", supervise(child)));
+        if let Some(bridge) = self.bridge(name, log, &tally) {
+            root = root.child(bridge);
+        }
         let (set, ice) = (LocalSet::new(), Rc::<Ice>::default());
         let root = {
             let _inside = set.enter();

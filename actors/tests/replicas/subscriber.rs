@@ -13,14 +13,14 @@ use super::process::{LEASE, Process, World};
 use super::{run, seeds, until};
 
 /// Commits of as many orders, two events each.
-async fn store(world: &World, orders: usize) {
+pub(crate) async fn store(world: &World, orders: usize) {
     let commits = (0..orders).map(|_| commit(&StreamEnd::nothing(OrderId::generate()), 2));
     for commit in commits {
         world.memory.append(group([commit])).await;
     }
 }
 
-async fn at_work<'a>(world: &World, processes: &'a [Process]) -> &'a Process {
+pub(crate) async fn at_work<'a>(world: &World, processes: &'a [Process]) -> &'a Process {
     until("one is at work", || {
         world.active(processes).is_some_and(|active| active.state() == SubscriberState::Running)
     })
@@ -28,12 +28,12 @@ async fn at_work<'a>(world: &World, processes: &'a [Process]) -> &'a Process {
     world.active(processes).unwrap()
 }
 
-fn others<'a>(processes: &'a [Process], one: &Process) -> Vec<&'a Process> {
+pub(crate) fn others<'a>(processes: &'a [Process], one: &Process) -> Vec<&'a Process> {
     processes.iter().filter(|process| process.name != one.name).collect()
 }
 
 /// Waits until some effects are performed, and others and transactions are under way.
-async fn in_the_middle(world: &World, seed: u64) {
+pub(crate) async fn in_the_middle(world: &World, seed: u64) {
     let performed = usize::try_from(seed).unwrap() * 7 % 100;
     until("some are performed", || world.diary.performed.lock().unwrap().len() > performed).await;
     sleep(Duration::from_micros(seed * 731 % 10_000)).await;

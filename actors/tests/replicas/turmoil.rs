@@ -129,8 +129,7 @@ async fn trouble(world: &World, processes: &[Process], seed: u64) {
     }
 }
 
-async fn a_bad_day(seed: u64) -> u64 {
-    let (world, processes) = World::with_three(seed);
+async fn a_bad_day(seed: u64, (world, processes): (World, [Process; 3])) -> u64 {
     let callers = join_all((0..CALLERS).map(|number| caller(&processes, number, seed)));
     let (told, ()) = tokio::join!(callers, trouble(&world, &processes, seed));
 
@@ -173,7 +172,20 @@ fn whatever_happens_to_the_replica_set_and_to_processes_nothing_is_lost_or_done_
     let mut settled = 0;
     for seed in seeds(10) {
         println!("seed {seed}");
-        settled += run(a_bad_day(seed));
+        settled += run(async { a_bad_day(seed, World::with_three(seed)).await });
     }
     assert!(settled > 10, "{settled} unknown outcomes were settled");
+}
+
+#[test]
+fn whatever_happens_to_processes_that_share_a_broker_nothing_is_lost_or_done_twice() {
+    for seed in seeds(5) {
+        println!("seed {seed}");
+        run(async {
+            let (world, processes) = World::with_three_and_a_broker(seed);
+            let broker = world.broker.clone();
+            a_bad_day(seed, (world, processes)).await;
+            assert!(broker.is_some_and(|broker| !broker.taken().is_empty()), "it was of no use");
+        });
+    }
 }

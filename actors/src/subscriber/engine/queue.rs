@@ -186,3 +186,47 @@ impl Queue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::commits::first;
+
+    fn receipt(connection: u64, tag: u64) -> Receipt {
+        Receipt { session: Session { life: 1, connection }, tag: Tag(tag) }
+    }
+
+    fn marks(items: &VecDeque<Item>) -> Vec<(Receipt, usize)> {
+        let received = items.iter().filter_map(|item| match item {
+            Item::Mark(Mark::Received { receipt, events }) => Some((*receipt, *events)),
+            Item::Event { .. } | Item::Head(_) | Item::Mark(_) => None,
+        });
+        received.collect()
+    }
+
+    #[test]
+    fn a_receipt_of_nothing_joins_the_one_before_it_and_no_other_sessions() {
+        let mut queue = Queue::default();
+        let events = first(2).envelopes().map(Arc::new).collect();
+        queue.push_received(events, receipt(1, 2));
+        for tag in 3..1_000 {
+            queue.push_received(Vec::new(), receipt(1, tag));
+        }
+        queue.push_received(Vec::new(), receipt(2, 1));
+        assert_eq!(marks(&queue.items), [(receipt(1, 999), 2), (receipt(2, 1), 0)]);
+    }
+
+    #[test]
+    fn what_is_put_back_is_counted_and_comes_first_again() {
+        let mut queue = Queue::default();
+        queue.push_commits(&[first(3)], Source::Log);
+        queue.push_received(first(2).envelopes().map(Arc::new).collect(), receipt(1, 2));
+        let taken = queue.take(4);
+        assert_eq!((taken.len(), queue.events_of_log(), queue.events_of_broker()), (4, 0, 1));
+        queue.put_back(taken);
+        assert_eq!((queue.events(), queue.events_of_log(), queue.events_of_broker()), (5, 3, 2));
+        let all = queue.take(5);
+        assert_eq!((marks(&all), all.len()), (vec![(receipt(1, 2), 2)], 6));
+        assert!(queue.is_empty());
+    }
+}

@@ -195,6 +195,21 @@ fn a_position_is_stored_only_with_what_is_seen_of_everything_before_it() {
 }
 
 #[test]
+fn of_a_log_that_was_lost_no_place_is_stored_any_more() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let a = order(&[1]);
+    world.log.extend_from_slice(&a);
+    world.heads(&mut engine, &a);
+    let anew = Position { log: LogId(Uuid::from_u128(2)), token: "9".to_owned(), commit: None };
+    world.settle(&mut engine, Input::Opened(anew.clone()));
+    world.pass_time(Duration::from_secs(2));
+    world.settle(&mut engine, Input::QueueSeenEmpty);
+    let progress = world.inbox.progress().expect("progress");
+    assert_eq!((progress.position, progress.catching_up.is_some()), (anew, true));
+}
+
+#[test]
 fn while_the_broker_brings_nothing_the_log_is_read_a_minute_later() {
     let mut world = World::new();
     let mut engine = world.begun();

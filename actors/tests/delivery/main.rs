@@ -1,7 +1,10 @@
-//! One subscriber on virtual time: its actor and its batches, over ports that fail on purpose. Handlers panic and hang,
-//! positions get lost, the log goes away, lives end in the middle; the state is the fold of the log in the end.
+//! One subscriber on virtual time: its actor and its batches, over ports that fail on purpose, and its consumer over a
+//! broker that does. Handlers panic and hang, positions get lost, the log goes away, lives end in the middle; the state is
+//! the fold of the log in the end.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
+
+mod broker;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -17,7 +20,7 @@ use actors::subscriber::actor::{self, Ports, Source, SubscriberHandle};
 use actors::subscriber::{
     Cause, Documents, Event, Failure, Outcome, OutcomeKind, Registered, Settings, Subscriber, SubscriberState,
 };
-use actors::supervisor::{Ledger, Node, Policy, Root, Strategy, Supervisor};
+use actors::supervisor::{Child, Ledger, Node, Policy, Root, Strategy, Supervisor};
 use actors::testing::commits::{commit, first, group};
 use actors::testing::faulty::{Fate, Faults, Faulty};
 use actors::testing::inbox::MemoryInbox;
@@ -117,13 +120,29 @@ impl World {
     }
 
     fn start(&self, settings: Settings) -> Running {
+        let log = Arc::new(Faulty::new(Arc::new(self.memory.clone()), self.fate.clone()));
+        self.start_from(Source::Log(log), settings, |_| None)
+    }
+
+    /// Started with whatever brings it its events.
+    fn start_from(
+        &self,
+        source: Source,
+        settings: Settings,
+        beside: impl FnOnce(&SubscriberHandle) -> Option<Child>,
+    ) -> Running {
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_795_000_000_000)));
         let node = Node::root("docket", clock.clone(), Ledger::new("test"), 1);
         let inbox: Arc<dyn Inbox> = Arc::new(Faulty::new(Arc::new(self.inbox.clone()), self.fate.clone()));
-        let log = Arc::new(Faulty::new(Arc::new(self.memory.clone()), self.fate.clone()));
-        let ports = Ports { inbox, source: Source::Log(log.clone()), history: log, clock };
+        let history = Arc::new(Faulty::new(Arc::new(self.memory.clone()), self.fate.clone()));
+        let ports = Ports { inbox, source, history, clock };
         let (child, handle) = actor::child(Registered::new(Shared(self.diary.clone())), ports, settings);
-        let root = Supervisor::new(Strategy::OneForOne, Policy::default()).child(child).start(&node);
+        let mut supervisor = Supervisor::new(Strategy::OneForOne, Policy::default()).child(child);
+        if let Some(beside) = beside(&handle) {
+            let consumers = Supervisor::new(Strategy::OneForOne, Policy::default()).child(beside);
+            supervisor = supervisor.child(Child::supervisor("consumer", consumers));
+        }
+        let root = supervisor.start(&node);
         Running { handle, node, root }
     }
 
@@ -193,8 +212,12 @@ impl Running {
     }
 
     fn restart(&self) {
+        self.restart_at("docket/diary");
+    }
+
+    fn restart_at(&self, path: &str) {
         // It may not have been started yet.
-        if let Some(child) = self.node.find("docket/diary").and_then(|node| node.handle()) {
+        if let Some(child) = self.node.find(path).and_then(|node| node.handle()) {
             child.restart();
         }
     }
