@@ -21,6 +21,7 @@ use connection::{Link, no_answer};
 use consumer::Consumer;
 use publisher::Publisher;
 use tokio::time::timeout;
+pub(crate) use topology::{EVENTS, ORDER_HEADER};
 pub use uri::Uri;
 
 /// How to reach it.

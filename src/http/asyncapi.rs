@@ -7,14 +7,16 @@ use actors::event::schema::{DataSchema, schemas};
 use actors::order::event::EventKind;
 use serde_json::{Map, Value, json};
 
+use crate::rabbit::{EVENTS, ORDER_HEADER};
+
 const SCHEMAS: &str = "/components/schemas";
 const BINDING_VERSION: &str = "0.3.0";
 
 const ABOUT: &str = "Every event of every order, in the order of the log, as CloudEvents 1.0 in structured JSON. Declare \
     a durable queue of your own and bind it to the topic exchange `orders` with `order.#`, or with the types that you \
-    need. While that queue exists everything reaches it at least once: recognise what comes again by `subject` and \
-    `orderversion`. After the broker was away, and when docket publishes anew, an order's events may come again from an \
-    earlier one. What was before the queue, or was lost with it, is in the log: `/history` of the operators' address.\n\n\
+    need. While that queue exists everything reaches it at least once, in the order of the log: recognise what comes \
+    again by `subject` and `orderversion`. What the broker refused for a moment comes again, also after later events of its \
+    order. What was before the queue, or was lost with it, is in the log: `/history` of the operators' address.\n\n\
     Fields and event types may be added at any time: leave alone what you do not know. Whatever else changes in the data \
     of a type is a new `schemaversion`, described here beside the earlier ones, which go on being sent as they were \
     written.";
@@ -63,7 +65,7 @@ fn routed(kind: EventKind, versions: &[&DataSchema]) -> Value {
         "messages": references(versions.iter().copied()),
         "bindings": {"amqp": {
             "is": "routingKey",
-            "exchange": {"name": "orders", "type": "topic", "durable": true, "autoDelete": false},
+            "exchange": {"name": EVENTS, "type": "topic", "durable": true, "autoDelete": false},
             "bindingVersion": BINDING_VERSION,
         }},
     })
@@ -136,8 +138,8 @@ fn message(data: &DataSchema, envelope: &Value) -> Value {
         "correlationId": {"location": "$message.payload#/correlationid"},
         "headers": {
             "type": "object",
-            "required": ["orderid"],
-            "properties": {"orderid": {"type": "string", "format": "uuid", "description": "Which order."}},
+            "required": [ORDER_HEADER],
+            "properties": {ORDER_HEADER: {"type": "string", "format": "uuid", "description": "Which order."}},
         },
         "payload": {"allOf": [envelope, {"properties": {
             "type": {"const": kind.event_type()},

@@ -16,11 +16,11 @@ use super::Settings;
 use super::connection::{Link, away};
 
 /// Where events are published, with their type as routing key.
-pub(super) const EVENTS: &str = "orders";
+pub(crate) const EVENTS: &str = "orders";
 /// Where what nobody can read is put, with the subscriber's name as routing key.
 pub(super) const DEAD: &str = "orders.dead";
 /// The header that says which order an event is of.
-pub(super) const ORDER_HEADER: &str = "orderid";
+pub(crate) const ORDER_HEADER: &str = "orderid";
 /// Most messages in a queue of what nobody can read; beyond it the oldest go.
 pub(super) const DEAD_MESSAGES_MAX: u32 = 10_000;
 
