@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::server::{Folder, Profile, Server};
-use crate::services::Guarded;
+use crate::services::Mongodb;
 use crate::steps::{self, Failure, Steps};
 use crate::tools;
 use load::{Load, Round};
@@ -70,13 +70,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 struct Site {
     /// What it adds to a name.
     on: &'static str,
-    mongodb: Option<Guarded>,
+    mongodb: Option<Mongodb>,
     folder: Folder,
 }
 
 impl Site {
     fn new(on: &'static str, mongodb: Option<&Path>) -> Result<Self, Failure> {
-        Ok(Self { on, mongodb: mongodb.map(Guarded::mongodb).transpose()?, folder: Folder::new("bench")? })
+        Ok(Self { on, mongodb: mongodb.map(Mongodb::start).transpose()?, folder: Folder::new("bench")? })
     }
 
     fn path(&self) -> &Path {
@@ -84,7 +84,7 @@ impl Site {
     }
 
     fn docket(&self, arguments: &[&str]) -> Result<Server, Failure> {
-        let uri = self.mongodb.as_ref().map(Guarded::mongodb_uri);
+        let uri = self.mongodb.as_ref().map(Mongodb::uri);
         Server::docket(self.path(), Profile::Release, arguments, uri.as_deref())
     }
 
@@ -92,7 +92,7 @@ impl Site {
     fn stored(&self) -> Result<PathBuf, Failure> {
         let Some(mongodb) = &self.mongodb else { return Ok(self.path().join("data")) };
         let tables = self.path().join("tables");
-        check::copy(&mongodb.mongodb_uri(), &tables)?;
+        check::copy(&mongodb.uri(), &tables)?;
         Ok(tables)
     }
 }

@@ -5,6 +5,12 @@
 mod api;
 mod bench;
 mod deployment;
+#[path = "../../tests/servers/src/mongod.rs"]
+mod mongod;
+#[path = "../../tests/servers/src/port.rs"]
+mod port;
+#[path = "../../tests/servers/src/rabbitmq_node.rs"]
+mod rabbitmq_node;
 mod server;
 mod services;
 mod steps;

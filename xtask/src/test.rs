@@ -28,10 +28,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let tools = steps.step("tools", Tools::install)?;
     steps.command("licences, bans, sources", &mut deny(&tools))?;
     steps.step("deployment files", || deployment::check(&tools))?;
+    // They start while others compile.
+    let services = Services::begin(&tools.servers)?;
     // As the tests need it: built alone, docket would have half of its dependencies compiled with other features.
     steps.command("build", &mut cargo(&["test", "--locked", "--workspace", "--no-run"]))?;
     steps.step("API as described", || api::check(&tools, options.long))?;
-    let services = steps.step("servers for the tests", || Services::start(&tools.mongodb))?;
+    steps.step("servers for the tests", || services.wait())?;
     let tally = steps.step("tests", || run_tests(options, &services))?;
     drop(services);
     steps.print_summary();

@@ -6,11 +6,30 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::services::Programs;
 use crate::steps::{Failure, run, succeeds};
 
 const CARGO_DENY: &str = "cargo-deny@0.20.2";
 /// Speaks MongoDB's protocol. A program under the GPL that tests run beside them: nothing of ours is linked to it.
 const SECANTUS: &str = "secantus-mdb@0.5.3-beta.193";
+/// RabbitMQ, and of Erlang what it needs.
+const RABBITMQ: [&str; 15] = [
+    "rabbitmq-server",
+    "erlang-asn1",
+    "erlang-base",
+    "erlang-crypto",
+    "erlang-eldap",
+    "erlang-inets",
+    "erlang-mnesia",
+    "erlang-os-mon",
+    "erlang-parsetools",
+    "erlang-public-key",
+    "erlang-runtime-tools",
+    "erlang-ssl",
+    "erlang-syntax-tools",
+    "erlang-tools",
+    "erlang-xmerl",
+];
 const SCHEMATHESIS_PINS: &str = include_str!("../schemathesis/requirements.txt");
 const DEPLOYMENT_PINS: &str = include_str!("../deployment/requirements.txt");
 
@@ -22,8 +41,8 @@ pub(crate) struct Tools {
     pub(crate) schemathesis: PathBuf,
     /// The folder of what knows the schemas of Kubernetes and of compose files.
     pub(crate) deployment: PathBuf,
-    /// A MongoDB server.
-    pub(crate) mongodb: PathBuf,
+    /// The servers that tests use.
+    pub(crate) servers: Programs,
 }
 
 impl Tools {
@@ -37,7 +56,7 @@ impl Tools {
                 cargo_deny: cargo_deny(folder)?,
                 schemathesis: from_pypi(folder, "schemathesis", SCHEMATHESIS_PINS)?.join("schemathesis"),
                 deployment: from_pypi(folder, "deployment", DEPLOYMENT_PINS)?,
-                mongodb: a_mongodb(folder)?,
+                servers: Programs { mongodb: a_mongodb(folder)?, rabbitmq: rabbitmq(folder)? },
             })
         })
     }
@@ -46,6 +65,14 @@ impl Tools {
 /// A MongoDB server, installed when it is missing.
 pub(crate) fn mongodb() -> Result<PathBuf, Failure> {
     alone(a_mongodb)
+}
+
+/// The servers that tests use, installed when they are missing.
+pub(crate) fn servers() -> Result<Programs, Failure> {
+    alone(|folder| {
+        mail_server()?;
+        Ok(Programs { mongodb: a_mongodb(folder)?, rabbitmq: rabbitmq(folder)? })
+    })
 }
 
 /// Does `work` in the folder of the tools. Two runs at once wait for each other.
@@ -81,12 +108,16 @@ pub(crate) fn debian(packages: &[&str], there: impl Fn() -> bool) -> Result<(), 
     if !succeeds(Command::new("apt-get").arg("--version")) {
         return Err(Failure::new("tools", format!("no apt-get here; install what Debian calls {names}")));
     }
-    run("tools", as_root("apt-get").args(["update", "--quiet", "--quiet"]))?;
+    update_debian()?;
     run(
         "tools",
         as_root("apt-get").args(["install", "--yes", "--quiet", "--quiet", "--no-install-recommends"]).args(packages),
     )?;
     if there() { Ok(()) } else { Err(Failure::new("tools", format!("{names} installed, and still missing"))) }
+}
+
+fn update_debian() -> Result<(), Failure> {
+    run("tools", as_root("apt-get").args(["update", "--quiet", "--quiet"]))
 }
 
 /// `sudo program`, or `program` for root. Packages must not ask, nor start the services they bring.
@@ -158,6 +189,47 @@ fn a_mongodb(folder: &Path) -> Result<PathBuf, Failure> {
         fs::remove_dir_all(home.join("target")).map_err(|error| cannot_use(&home, error))
     })?;
     Ok(home.join("bin/secantusd-rs"))
+}
+
+/// RabbitMQ from Debian's packages, unpacked and not installed: installed, they would start a node, and Erlang's port
+/// mapper, whenever the machine starts.
+fn rabbitmq(folder: &Path) -> Result<PathBuf, Failure> {
+    let home = folder.join("rabbitmq");
+    once(&home, &RABBITMQ.join(" "), || {
+        println!("missing: RabbitMQ; unpacking it from Debian's packages, without installing them");
+        let packages = home.join("packages");
+        fs::create_dir_all(&packages).map_err(|error| cannot_use(&packages, error))?;
+        update_debian()?;
+        // Whoever may read the packages while they come is nobody's matter; apt warns of it.
+        run(
+            "tools",
+            Command::new("apt-get").args(["download", "--quiet", "--quiet"]).args(RABBITMQ).current_dir(&packages),
+        )?;
+        for package in files(&packages)? {
+            run("tools", Command::new("dpkg").arg("--extract").arg(package).arg(&home))?;
+        }
+        fs::remove_dir_all(&packages).map_err(|error| cannot_use(&packages, error))?;
+        let erlang = home.join("usr/lib/erlang");
+        move_erlang(&erlang.join("bin/erl"), &erlang)?;
+        debian(&["libssl3", "libtinfo6"], || {
+            // It loads what it needs of the system.
+            let crypto = ["-noshell", "-eval", "ok = crypto:start(), halt(0)."];
+            succeeds(Command::new(erlang.join("bin/erl")).args(crypto))
+        })
+    })?;
+    Ok(home.join("usr/lib/rabbitmq/bin/rabbitmq-server"))
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    entries.map_err(|error| cannot_use(folder, error))
+}
+
+/// Erlang's start script knows only where it would be installed.
+fn move_erlang(script: &Path, to: &Path) -> Result<(), Failure> {
+    let text = fs::read_to_string(script).map_err(|error| cannot_use(script, error))?;
+    let moved = text.replace("ROOTDIR=/usr/lib/erlang", &format!("ROOTDIR='{}'", to.display()));
+    fs::write(script, moved).map_err(|error| cannot_use(script, error))
 }
 
 /// What tests' mail server is made of, and the certificate that it shows. None of these brings a service.

@@ -1,7 +1,8 @@
-//! A proxy in front of a MongoDB server that does what networks do: delays, goes silent, breaks connections, breaks them
-//! in the middle of a message, and lets requests arrive long after whoever sent them has given up.
+//! A proxy in front of a server that does what networks do: delays, goes silent, forgets connections, breaks them. Of
+//! MongoDB's protocol it knows messages, and the command that a request begins with: there it also breaks connections in
+//! the middle of a message, and lets requests arrive long after whoever sent them has given up.
 //!
-//! It knows messages, and the command that a request begins with; it never changes either.
+//! It never changes what passes.
 
 mod connection;
 mod message;
@@ -19,6 +20,7 @@ use tokio::task::{JoinSet, LocalSet};
 pub use message::Request;
 
 use connection::carry;
+use message::Protocol;
 
 /// The proxy, until it is dropped: then every connection through it ends. It has a thread of its own, so that it works
 /// also while a test waits.
@@ -35,6 +37,8 @@ struct Weather {
     delay: Duration,
     silent: bool,
     broken: bool,
+    /// How often connections were forgotten: those that are older than the last time are dead.
+    forgotten: u64,
     requests_held: Option<Matches>,
     answers_held: Option<Matches>,
     request_cut: Option<(Matches, usize)>,
@@ -65,18 +69,30 @@ pub struct Passed {
 }
 
 impl Proxy {
-    /// One that lets everything pass.
+    /// One before a MongoDB. It lets everything pass.
     ///
     /// # Panics
     /// When there is no port or thread for it.
     pub fn before(server: SocketAddr) -> Self {
+        Self::with(server, Protocol::Mongodb)
+    }
+
+    /// One before any server. It lets everything pass. A request or an answer is here whatever comes at a time.
+    ///
+    /// # Panics
+    /// When there is no port or thread for it.
+    pub fn raw_before(server: SocketAddr) -> Self {
+        Self::with(server, Protocol::Any)
+    }
+
+    fn with(server: SocketAddr, protocol: Protocol) -> Self {
         let (weather, _) = watch::channel(Weather::default());
         let counts = Arc::<Counts>::default();
         let (stop, stopped) = oneshot::channel();
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         listener.set_nonblocking(true).expect("a socket");
         let address = listener.local_addr().expect("its address");
-        let line = Line { server, weather: weather.clone(), counts: Arc::clone(&counts) };
+        let line = Line { server, protocol, weather: weather.clone(), counts: Arc::clone(&counts) };
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             LocalSet::new().block_on(&runtime, async {
@@ -90,14 +106,21 @@ impl Proxy {
         Self { address, weather, counts, running: Some((stop, thread)) }
     }
 
-    /// Its address for a driver, which then does not ask the server for another.
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its address for MongoDB's driver, which then does not ask the server for another.
     pub fn uri(&self) -> String {
         format!("mongodb://{}/?directConnection=true", self.address)
     }
 
     /// Everything passes from now on, also what was held or lost in silence.
     pub fn pass(&self) {
-        self.weather.send_replace(Weather::default());
+        self.weather.send_modify(|weather| {
+            *weather = Weather { forgotten: weather.forgotten, ..Weather::default() };
+        });
     }
 
     /// Every message, to either side, arrives so much later.
@@ -109,6 +132,12 @@ impl Proxy {
     /// arrives when it [passes](Self::pass) again, as it does when a network heals.
     pub fn stall(&self) {
         self.weather.send_modify(|weather| weather.silent = true);
+    }
+
+    /// Nothing passes any more, ever, on the connections that there are, and neither side is told: as when a machine is
+    /// unplugged. New ones pass.
+    pub fn forget_connections(&self) {
+        self.weather.send_modify(|weather| weather.forgotten += 1);
     }
 
     /// Resets every connection, and every new one at once.
@@ -165,6 +194,7 @@ impl Drop for Proxy {
 #[derive(Clone)]
 struct Line {
     server: SocketAddr,
+    protocol: Protocol,
     weather: watch::Sender<Weather>,
     counts: Arc<Counts>,
 }

@@ -1,5 +1,6 @@
 //! That the servers and the proxy do what tests rely on.
 
+mod rabbitmq;
 mod smtp;
 
 use std::time::{Duration, Instant};

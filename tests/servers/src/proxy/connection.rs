@@ -12,7 +12,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::message::{self, Request};
+use super::message::Request;
 use super::{Line, Matches, Weather};
 
 /// How long the server may take to answer somebody who has gone: until then its connection stays, so that it does not
@@ -23,19 +23,28 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 pub(super) async fn carry(mut client: TcpStream, line: Line) {
     line.until(|weather| !weather.silent || weather.broken).await;
     let Ok(mut server) = TcpStream::connect(line.server).await else { return reset(client) };
+    let born = line.weather.borrow().forgotten;
     let ended = tokio::select! {
-        ended = both_ways(&mut client, &mut server, &line) => ended,
+        biased;
         () = line.until(|weather| weather.broken) => End::Broken,
+        () = line.until(|weather| weather.forgotten > born) => End::Forgotten,
+        ended = both_ways(&mut client, &mut server, &line) => ended,
     };
-    if let End::Broken = ended {
-        reset(client);
-        reset(server);
+    match ended {
+        End::Orderly => {}
+        End::Forgotten => line.until(|_| false).await,
+        End::Broken => {
+            reset(client);
+            reset(server);
+        }
     }
 }
 
 enum End {
     /// One side has said its last.
     Orderly,
+    /// Neither side will ever know.
+    Forgotten,
     Broken,
 }
 
@@ -71,8 +80,8 @@ struct Exchange {
 
 async fn requests(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, line: &Line, exchange: &Exchange) -> io::Result<End> {
     // A client that breaks off is one that ends: what it sent before arrives.
-    while let Ok(Some(message)) = message::read(&mut from).await {
-        let request = message::request(&message);
+    while let Ok(Some(message)) = line.protocol.read(&mut from).await {
+        let request = line.protocol.request(&message);
         line.let_pass(|weather| holds(weather.requests_held.as_ref(), &request)).await;
         if let Some(bytes) = line.cut(&request, |weather| &mut weather.request_cut) {
             to.write_all(&message[..bytes.min(message.len())]).await?;
@@ -87,7 +96,7 @@ async fn requests(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, line: &Line, ex
         to.write_all(&message).await?;
     }
     let all_answered = async {
-        while exchange.unanswered.get() > 0 {
+        while line.protocol.answers_each() && exchange.unanswered.get() > 0 {
             exchange.answered.notified().await;
         }
     };
@@ -97,7 +106,7 @@ async fn requests(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, line: &Line, ex
 }
 
 async fn answers(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, line: &Line, exchange: &Exchange) -> io::Result<End> {
-    while let Some(message) = message::read(&mut from).await? {
+    while let Some(message) = line.protocol.read(&mut from).await? {
         let held = exchange.answer_held.take();
         line.let_pass(|weather| held && weather.answers_held.is_some()).await;
         if let Some(bytes) = exchange.answer_cut.take() {

@@ -1,4 +1,4 @@
-//! Messages of MongoDB's wire protocol: where each ends, and what a request asks for.
+//! Messages: of MongoDB's wire protocol, where each ends, and what a request asks for; of others, whatever comes at a time.
 
 use std::io;
 
@@ -10,6 +10,43 @@ const BYTES_MAX: usize = 64 << 20;
 /// The only kind of request but for the first of a connection.
 const OP_MSG: i32 = 2013;
 const TEXT: u8 = 2;
+/// Of a protocol that is not known.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Mongodb,
+    /// Not known here.
+    Any,
+}
+
+impl Protocol {
+    /// Reads a whole message; none at the end of a connection.
+    pub(super) async fn read(self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
+        match self {
+            Self::Mongodb => read(from).await,
+            Self::Any => {
+                let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+                let size = from.read_buf(&mut chunk).await?;
+                Ok((size > 0).then_some(chunk))
+            }
+        }
+    }
+
+    /// What a message asks for.
+    pub(super) fn request(self, message: &[u8]) -> Request {
+        match self {
+            Self::Mongodb => parse(message).unwrap_or_default(),
+            Self::Any => Request::default(),
+        }
+    }
+
+    /// Whether every request has an answer, so that one can wait for it.
+    pub(super) fn answers_each(self) -> bool {
+        self == Self::Mongodb
+    }
+}
 
 /// What a request asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,7 +58,7 @@ pub struct Request {
 }
 
 /// Reads a whole message; none at the end of a connection.
-pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
+async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 4];
     match from.read_exact(&mut length).await {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -35,11 +72,6 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Opti
     message[..4].copy_from_slice(&length);
     from.read_exact(&mut message[4..]).await?;
     Ok(Some(message))
-}
-
-/// What a message asks for.
-pub(super) fn request(message: &[u8]) -> Request {
-    parse(message).unwrap_or_default()
 }
 
 fn parse(message: &[u8]) -> Option<Request> {
@@ -71,10 +103,16 @@ mod tests {
     #[test]
     fn a_request_is_known_by_its_command_and_collection() {
         let insert = message(OP_MSG, b"\0\0\0\0\0\x22\0\0\0\x02insert\0\x08\0\0\0commits\0\x10n\0\x01\0\0\0\0");
-        assert_eq!(request(&insert), Request { command: "insert".to_owned(), collection: "commits".to_owned() });
+        assert_eq!(
+            Protocol::Mongodb.request(&insert),
+            Request { command: "insert".to_owned(), collection: "commits".to_owned() }
+        );
         let hello = message(OP_MSG, b"\0\0\0\0\0\x10\0\0\0\x10hello\0\x01\0\0\0\0");
-        assert_eq!(request(&hello), Request { command: "hello".to_owned(), collection: String::new() });
-        assert_eq!(request(&message(2004, b"\0\0\0\0admin.$cmd\0")), Request::default());
+        assert_eq!(
+            Protocol::Mongodb.request(&hello),
+            Request { command: "hello".to_owned(), collection: String::new() }
+        );
+        assert_eq!(Protocol::Mongodb.request(&message(2004, b"\0\0\0\0admin.$cmd\0")), Request::default());
     }
 
     #[tokio::test]
