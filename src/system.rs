@@ -4,6 +4,7 @@
 //! A process has parts, which know nothing of each other: the orders (`orders.rs`) and the subscribers
 //! (`subscribers.rs`). Which store there is only `storage.rs` and the two beside it know.
 
+mod bridge;
 mod children;
 mod embedded;
 mod error;
@@ -36,6 +37,7 @@ use crate::http::{self, Listeners, OrderDoor, Service};
 use crate::sqlite::DataDirectory;
 use crate::telemetry::StartUp;
 
+use bridge::BridgePart;
 use children::{http_child, ledger_child, nodes_child};
 use embedded::Embedded;
 pub use error::StartError;
@@ -47,7 +49,7 @@ use orders::OrderPart;
 use readiness::ReadyParts;
 use source::Source;
 use storage::{OrderStore, Storage};
-use subscribers::SubscriberPart;
+use subscribers::{Brings, SubscriberPart};
 use threads::Threads;
 
 /// A docket that runs.
@@ -117,7 +119,12 @@ impl System {
         let node = Node::root("docket", Arc::clone(&clock), ledger.clone(), u64::from(std::process::id()));
 
         let source = Source::of(orders.as_deref())?;
-        let subscribers = SubscriberPart::open(config, registered, &**storage, &source).await?;
+        let broker = bridge::broker(config, &process.name, &registered);
+        let brings = if broker.is_some() { Brings::Broker } else { Brings::Log };
+        let subscribers = SubscriberPart::open(config, registered, &**storage, &source, brings).await?;
+        let bridge = broker.map(|broker| {
+            BridgePart::new(config, &broker, orders.as_deref(), &clock, &subscribers.handles)
+        });
         let nodes = orders.as_ref().map_or_else(|| alone(&process), |store| store.nodes(&process));
         let orders = orders.as_deref().map(|store| OrderPart::new(config, store, clock));
 
@@ -141,6 +148,11 @@ impl System {
             root = part.children.into_iter().fold(root, Supervisor::child);
             threads.push(part.threads);
         }
+        // Stopped after the subscribers: what they finish is still acknowledged.
+        if let Some(part) = bridge {
+            root = root.child(part.child);
+            threads.push(part.threads);
+        }
         let root = root
             .child(subscribers.child)
             .child(http_child(config, listeners, service))
@@ -156,7 +168,7 @@ impl System {
         StartUp {
             node: self.process.name.clone(),
             store: self.stores.storage.said(self.stores.orders.is_some()),
-            broker: "none: subscribers follow the log".to_owned(),
+            broker: bridge::said(config),
             subscribers: subscribers.cloned().collect(),
             mails: sends_mails.then(|| mails::said(config)),
             http: self.http,

@@ -25,6 +25,15 @@ pub(super) struct SubscriberPart {
     pub(super) threads: Threads,
 }
 
+/// What brings events to subscribers.
+#[derive(Clone, Copy)]
+pub(super) enum Brings {
+    /// They follow the log.
+    Log,
+    /// A broker; the log says what it did not bring.
+    Broker,
+}
+
 impl SubscriberPart {
     /// Opens their stores. `source` says what happened.
     pub(super) async fn open(
@@ -32,6 +41,7 @@ impl SubscriberPart {
         registered: Vec<Registered>,
         storage: &dyn Storage,
         source: &Source,
+        brings: Brings,
     ) -> Result<Self, StartError> {
         let mut threads = Threads::default();
         let thread = threads.start();
@@ -40,8 +50,12 @@ impl SubscriberPart {
         for one in registered {
             let limits = config.subscriber(one.name());
             let inbox = storage.inbox(one.name(), millis(limits.lease_ms)).await?;
-            let (log, history) = (Arc::clone(&source.log), Arc::clone(&source.history));
-            let ports = Ports { inbox, source: actor::Source::Log(log), history, clock: Arc::new(SystemClock) };
+            let from = match brings {
+                Brings::Log => actor::Source::Log(Arc::clone(&source.log)),
+                Brings::Broker => actor::Source::Broker,
+            };
+            let history = Arc::clone(&source.history);
+            let ports = Ports { inbox, source: from, history, clock: Arc::new(SystemClock) };
             let (child, handle) = actor::child(one, ports, settings(limits));
             supervisor = supervisor.child(child.on(thread.clone()));
             handles.push(handle);
