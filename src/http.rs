@@ -31,6 +31,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer};
+use actors::bridge::relay::RelayHandle;
 use actors::nodes::Roll;
 use actors::order::directory::{Answer, Request, Trail};
 use actors::order::error::{At, CommandError, NotDone, ReadError};
@@ -91,6 +92,8 @@ pub struct Service {
     pub nodes: Roll,
     /// The subscribers of this process.
     pub subscribers: Vec<SubscriberHandle>,
+    /// The relay of this process, where one runs.
+    pub relay: Option<RelayHandle>,
     /// How long to wait.
     pub limits: Limits,
 }

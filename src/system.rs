@@ -122,9 +122,8 @@ impl System {
         let broker = bridge::broker(config, &process.name, &registered);
         let brings = if broker.is_some() { Brings::Broker } else { Brings::Log };
         let subscribers = SubscriberPart::open(config, registered, &**storage, &source, brings).await?;
-        let bridge = broker.map(|broker| {
-            BridgePart::new(config, &broker, orders.as_deref(), &clock, &subscribers.handles)
-        });
+        let bridge =
+            broker.map(|broker| BridgePart::new(config, &broker, orders.as_deref(), &clock, &subscribers.handles));
         let nodes = orders.as_ref().map_or_else(|| alone(&process), |store| store.nodes(&process));
         let orders = orders.as_deref().map(|store| OrderPart::new(config, store, clock));
 
@@ -133,6 +132,7 @@ impl System {
         let service = Data::new(Service {
             orders: orders.as_ref().map(|part| Arc::clone(&part.door) as Arc<dyn OrderDoor>),
             subscribers: subscribers.handles,
+            relay: bridge.as_ref().and_then(|part| part.relay.clone()),
             readiness: Arc::new(ReadyParts {
                 node: node.clone(),
                 health: orders.as_ref().map(|part| part.health.clone()),

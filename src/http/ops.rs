@@ -5,7 +5,8 @@ use std::sync::Arc;
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::web::Data;
-use actors::clock::Timestamp;
+use actors::bridge::relay::RelayStatus;
+use actors::clock::{Clock, SystemClock, Timestamp};
 use actors::nodes::{Process, Seen};
 use actors::subscriber::status::{SubscriberState, SubscriberStatus};
 use actors::supervisor::ledger::{Count, ENTRIES_MAX, Entry};
@@ -24,6 +25,7 @@ pub(super) async fn index() -> HttpResponse {
          <li><a href=\"/readyz\">/readyz</a>: can it do its work, part by part?</li>\
          <li><a href=\"/api/tree\">/api/tree</a>: who supervises whom (<code>docket tree</code>)</li>\
          <li><a href=\"/api/restarts\">/api/restarts</a>: what was restarted, and why (<code>docket restarts</code>)</li>\
+         <li><a href=\"/api/relay\">/api/relay</a>: how far events were sent to the broker</li>\
          <li><a href=\"/api/subscribers\">/api/subscribers</a>: how far each subscriber is \
          (<code>docket subscribers</code>)</li>\
          <li><code>/api/subscribers/{name}/effects/{order}</code>: what became of an order's mails</li>\
@@ -100,6 +102,31 @@ fn active_in(service: &Service, status: &SubscriberStatus) -> Option<(&'static s
         | SubscriberState::DependencyDown => service.nodes.me().to_owned(),
     };
     Some((status.name, instance))
+}
+
+/// How far the log was published, as far as it is known in this process.
+#[derive(Serialize)]
+struct Relay {
+    #[serde(flatten)]
+    status: RelayStatus,
+    /// The age of the oldest event that was read and that the broker has not taken yet.
+    lag_ms: u64,
+}
+
+/// How far events were sent to the broker: `null` in a process that sends none.
+pub(super) async fn relay(service: Data<Service>) -> HttpResponse {
+    let relay = service.relay.as_ref().map(|relay| {
+        let status = relay.status();
+        let lag_ms = u64::try_from(status.lag(SystemClock.now()).as_millis()).unwrap_or(u64::MAX);
+        Relay { status, lag_ms }
+    });
+    HttpResponse::Ok().json(RelayView { relay })
+}
+
+/// The relay of this process.
+#[derive(Serialize)]
+struct RelayView {
+    relay: Option<Relay>,
 }
 
 /// What was restarted or quarantined, and why.

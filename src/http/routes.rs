@@ -92,6 +92,7 @@ pub(super) fn operators() -> Vec<Place> {
         at("/").read(OPS_READ, ops::index),
         at("/api/tree").read(OPS_READ, ops::tree),
         at("/api/restarts").read(OPS_READ, ops::restarts),
+        at("/api/relay").read(OPS_READ, ops::relay),
         at("/api/orders/{id}").read(OPS_READ, orders::read),
         at("/api/subscribers").read(OPS_READ, subscribers::all),
         at("/api/subscribers/{name}/effects/{order}").read(OPS_READ, subscribers::effects),

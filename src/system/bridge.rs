@@ -2,7 +2,6 @@
 //! is no bridge, and subscribers follow the log.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actors::bridge::relay::RelayHandle;
 use actors::bridge::{consumer, relay};
@@ -18,8 +17,8 @@ use super::threads::Threads;
 use crate::config::{Config, millis};
 use crate::rabbit::Rabbit;
 
-/// An answer of the broker is waited for a little longer here than in its adapter, which knows better what it waits for.
-const LONGER: Duration = Duration::from_secs(5);
+/// Connecting and declaring are several answers of the broker. The adapter gives up first, and says what it waited for.
+const CONNECTING: u32 = 3;
 
 /// The bridge part of a process.
 pub(super) struct BridgePart {
@@ -97,7 +96,7 @@ fn relay_child(
     };
     let settings = relay::Settings {
         publish_max: config.rabbitmq.publish_max as usize,
-        answer_within: millis(config.rabbitmq.answer_timeout_ms) + LONGER,
+        answer_within: millis(config.rabbitmq.answer_timeout_ms),
         retry_max: millis(config.rabbitmq.retry_max_ms),
     };
     relay::child(ports, settings)
@@ -105,7 +104,7 @@ fn relay_child(
 
 fn consuming(config: &Config) -> consumer::Settings {
     consumer::Settings {
-        answer_within: millis(config.rabbitmq.answer_timeout_ms) + LONGER,
+        answer_within: millis(config.rabbitmq.answer_timeout_ms) * CONNECTING,
         retry_max: millis(config.rabbitmq.retry_max_ms),
         ..consumer::Settings::default()
     }

@@ -47,7 +47,6 @@ pub(super) trait OrderStore: Send + Sync {
     fn ports(&self) -> Ports;
 
     /// Where the relay keeps its place. A lease in it lasts for so long, where several processes share it.
-    #[expect(dead_code, reason = "the relay is not wired yet")]
     fn checkpoints(&self, lease: Duration) -> Arc<dyn Checkpoints>;
 
     /// Where the processes that share it are listed.

@@ -114,6 +114,7 @@ impl Docket {
             nodes: Roll::new(process()),
             tree: Node::root("docket", Arc::new(SystemClock), Ledger::new("test"), 1),
             subscribers: Vec::new(),
+            relay: None,
             limits: Limits::of(&config),
         };
         let listeners = Listeners::bind(&config).expect("two free ports");
