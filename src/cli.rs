@@ -6,6 +6,8 @@
 mod check;
 mod client;
 mod copy;
+#[cfg(test)]
+mod deployed;
 mod healthy;
 mod import;
 mod key;
