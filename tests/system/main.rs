@@ -11,6 +11,7 @@ mod harness;
 mod keys;
 mod kill;
 mod life;
+mod mail;
 mod memory;
 mod outages;
 mod poison;
