@@ -26,7 +26,7 @@ pub(super) struct Shared {
     pub(super) server: Server,
     /// Each document a commit, as `commits.rs` has it.
     pub(super) commits: Collection<RawDocumentBuf>,
-    pub(super) lookup: Lookup,
+    pub(super) lookup: Arc<Lookup>,
     pub(super) snapshots: Collection<snapshots::Stored>,
     pub(super) log: LogId,
     pub(super) hubs: Arc<Hubs>,
@@ -91,9 +91,10 @@ impl Store {
         make_collection(server, &database, COMMITS).await?;
         let log = log_id(server, &database, least).await?;
         let commits = database.collection(COMMITS);
-        let source = Source::new(server.clone(), database.clone(), log);
+        let lookup = Arc::new(Lookup::new(server, &commits));
+        let source = Source::new(server.clone(), database.clone(), Arc::clone(&lookup), log);
         let shared = Shared {
-            lookup: Lookup::new(server, &commits),
+            lookup,
             snapshots: database.collection_with_options(SNAPSHOTS, may_be_lost()),
             server: server.clone(),
             commits,

@@ -8,17 +8,16 @@ use std::time::Duration;
 use actors::event_store::StoreError;
 use actors::log::{LogError, LogId};
 use futures_util::StreamExt;
-use mongodb::bson::{Document, RawDocumentBuf, doc};
+use mongodb::bson::{Document, doc, serialize_to_bson};
 use mongodb::error::{Error, ErrorKind};
 use mongodb::options::{IndexOptions, ReadConcern};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use mongodb::{Collection, Database, IndexModel};
 use uuid::Uuid;
 
-use super::super::commits;
 use super::super::error::store_error;
+use super::super::lookup::Lookup;
 use super::super::server::{Failed, Server};
-use super::super::store::COMMITS;
 use super::event;
 use super::place::{Place, Time, Witness};
 
@@ -41,7 +40,7 @@ pub(in crate::mongo) struct Source {
     pub(super) log: LogId,
     server: Server,
     database: Database,
-    commits: Collection<RawDocumentBuf>,
+    lookup: Arc<Lookup>,
     openings: Collection<Document>,
     streams: AtomicUsize,
 }
@@ -110,9 +109,9 @@ impl Drop for Counted {
 }
 
 impl Source {
-    pub(in crate::mongo) fn new(server: Server, database: Database, log: LogId) -> Self {
-        let (commits, openings) = (database.collection(COMMITS), database.collection(OPENINGS));
-        Self { log, server, database, commits, openings, streams: AtomicUsize::new(0) }
+    pub(in crate::mongo) fn new(server: Server, database: Database, lookup: Arc<Lookup>, log: LogId) -> Self {
+        let openings = database.collection(OPENINGS);
+        Self { log, server, database, lookup, openings, streams: AtomicUsize::new(0) }
     }
 
     /// How many change streams are open.
@@ -169,11 +168,7 @@ impl Source {
         let absent = || format!("the store does not have {witness}");
         match witness {
             Witness::Commit(key, id) => {
-                let found = self.commits.find_one(doc! { "_id": key.to_string() });
-                let found = found.projection(doc! { "_id": 1, "id": 1 });
-                let found = found.read_concern(ReadConcern::linearizable()).max_time(self.server.answer_within());
-                let found = self.server.answer(found).await?;
-                let there = found.is_some_and(|found| commits::name(&found).is_ok_and(|(_, there)| there == *id));
+                let there = self.lookup.commit_at(*key).await.map_err(Broken::Store)? == Some(*id);
                 there.then_some(()).ok_or_else(|| Broken::Replaced(absent()))
             }
             Witness::Opening(id) => {
@@ -192,9 +187,8 @@ impl Source {
         let dated = doc! { "$currentDate": { "at": true } };
         let upsert = doc! { "q": { "_id": id.to_string() }, "u": dated, "upsert": true };
         // As a command: its answer says the time.
-        let write = doc! {
-            "update": OPENINGS, "updates": [upsert], "writeConcern": { "w": "majority", "j": true },
-        };
+        let concern = serialize_to_bson(&self.server.durable()).map_err(|error| Broken::of(&error.into()))?;
+        let write = doc! { "update": OPENINGS, "updates": [upsert], "writeConcern": concern };
         let said = self.server.answer(self.database.run_command(write)).await?;
         refusal(&said)?;
         Ok(Written { id, by: said.get_timestamp("operationTime").ok().map(Time::from) })
