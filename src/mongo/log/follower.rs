@@ -60,7 +60,7 @@ impl Follower {
         let mut tail = open(Arc::clone(hubs.source()), place).await?;
         for _ in 0..PAGES_UNTIL_CLEAR_MAX {
             let page = tail.page().await?;
-            follower.take(&page);
+            follower.take(page);
             if tail.has_seen_mark() || tail.has_given() {
                 break;
             }
@@ -69,11 +69,11 @@ impl Follower {
         Ok(follower)
     }
 
-    fn take(&mut self, entries: &[Entry]) {
+    fn take(&mut self, entries: Vec<Entry>) {
         if let Some(last) = entries.last() {
             self.read = last.place();
         }
-        self.ahead.extend(entries.iter().cloned());
+        self.ahead.extend(entries);
     }
 
     /// The next commits of those events that were read; none when these are openings.
@@ -113,8 +113,8 @@ impl Follower {
                 self.attached.changed().await?;
             }
             Some(entries) => {
-                self.take(&entries);
                 self.from = From::Ring(number + entries.len() as u64);
+                self.take(entries);
             }
             None => {
                 let source = Arc::clone(self.hubs.source());
@@ -152,7 +152,7 @@ impl Follow for Follower {
                 }
                 From::Tail(page) => match page.await {
                     Ok((tail, entries)) => {
-                        self.take(&entries);
+                        self.take(entries);
                         self.read_on(tail);
                         Ok(())
                     }
