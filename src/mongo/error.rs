@@ -51,6 +51,13 @@ pub fn is_duplicate_key(error: &Error) -> bool {
     code(error) == Some(DUPLICATE_KEY)
 }
 
+/// Whether all that an insert of many was refused for was there already, and nothing else is the matter.
+pub fn were_there(error: &Error) -> bool {
+    let ErrorKind::InsertMany(in_part) = &*error.kind else { return false };
+    let mut refused = in_part.write_errors.iter().flatten();
+    in_part.write_concern_error.is_none() && refused.all(|error| error.code == DUPLICATE_KEY)
+}
+
 /// Whether what failed certainly did nothing, in none of the driver's attempts. Nothing else can be believed: an attempt
 /// may have been carried out though its connection broke, and a refusal of the next one would hide that.
 pub fn is_certainly_not_done(error: &Error) -> bool {

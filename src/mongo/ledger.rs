@@ -8,11 +8,10 @@ use actors::supervisor::ledger::{ENTRIES_MAX, Entry, LedgerStore};
 use async_trait::async_trait;
 use mongodb::Collection;
 use mongodb::bson::doc;
-use mongodb::error::{ErrorKind, InsertManyError};
 use mongodb::options::FindOptions;
 use serde::{Deserialize, Serialize};
 
-use super::error::DUPLICATE_KEY;
+use super::error::were_there;
 use super::server::{Failed, Server};
 use super::store::may_be_lost;
 
@@ -54,7 +53,7 @@ impl LedgerStore for MongoLedger {
         let insert = self.entries.insert_many(&stored).ordered(false);
         let insert = async {
             match insert.await {
-                Err(error) if matches!(&*error.kind, ErrorKind::InsertMany(some) if were_there(some)) => Ok(()),
+                Err(error) if were_there(&error) => Ok(()),
                 inserted => inserted.map(drop),
             }
         };
@@ -96,10 +95,4 @@ impl MongoLedger {
 fn stored(entry: &Entry) -> Result<Stored, StoreError> {
     let text = serde_json::to_string(entry).map_err(|error| StoreError::Damaged(error.to_string()))?;
     Ok(Stored { id: format!("{:020}:{}", entry.seq, entry.node), entry: text })
-}
-
-/// Whether all that was refused was there already.
-fn were_there(refused: &InsertManyError) -> bool {
-    let mut errors = refused.write_errors.iter().flatten();
-    refused.write_concern_error.is_none() && errors.all(|error| error.code == DUPLICATE_KEY)
 }

@@ -8,14 +8,14 @@ use futures_util::{StreamExt, TryStreamExt};
 use mongodb::bson::{Document, doc};
 use mongodb::change_stream::ChangeStream;
 use mongodb::change_stream::event::{ChangeStreamEvent, ResumeToken};
-use mongodb::error::{Error, ErrorKind, TRANSIENT_TRANSACTION_ERROR, WriteFailure};
+use mongodb::error::{Error, TRANSIENT_TRANSACTION_ERROR};
 use mongodb::options::ReadConcern;
 use mongodb::{ClientSession, Collection, Database};
 use uuid::Uuid;
 
 use super::{Finding, bad, good, warning};
 use crate::config::{Mongodb, millis};
-use crate::mongo::error::{DUPLICATE_KEY, code};
+use crate::mongo::error::{code, is_duplicate_key};
 use crate::mongo::server::Hello;
 use crate::mongo::unusable::{Unusable, answered, unusable};
 use crate::mongo::{ConnectError, Server};
@@ -135,7 +135,7 @@ impl Place {
 
     async fn duplicate_is_refused(&self) -> Found {
         match tokio::time::timeout(self.within, self.scratch.insert_one(doc! { "_id": "first" })).await {
-            Ok(Err(error)) if is_duplicate(&error) => Ok("a second document under a key is refused".to_owned()),
+            Ok(Err(error)) if is_duplicate_key(&error) => Ok("a second document under a key is refused".to_owned()),
             Ok(Err(error)) => Err(unusable(&error)),
             Ok(Ok(_)) => wrong("two documents were taken under one key"),
             Err(_) => Err(self.no_answer()),
@@ -251,10 +251,6 @@ fn wrong(what: &str) -> Found {
 
 fn key(event: &ChangeStreamEvent<Document>) -> Option<&str> {
     event.document_key.as_ref().and_then(|key| key.get_str("_id").ok())
-}
-
-fn is_duplicate(error: &Error) -> bool {
-    matches!(&*error.kind, ErrorKind::Write(WriteFailure::WriteError(error)) if error.code == DUPLICATE_KEY)
 }
 
 fn is_conflict(error: &Error) -> bool {

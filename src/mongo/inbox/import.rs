@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use actors::event_store::StoreError;
 use actors::inbox::{Body, DocumentKey, Generation, InboxError, RecordedEffect, Row};
 use mongodb::bson::{DateTime, Document, RawDocument, RawDocumentBuf, doc};
-use mongodb::error::{Error, ErrorKind};
 use mongodb::{Collection, Database};
 
 use super::documents::{self, StoredDocument};
@@ -14,7 +13,7 @@ use super::effects::StoredEffect;
 use super::rows::StoredRow;
 use super::schema::{self, DOCUMENTS, EFFECTS, INBOX, ONLY, SUBSCRIBER};
 use super::statements::encode;
-use crate::mongo::error::DUPLICATE_KEY;
+use crate::mongo::error::were_there;
 use crate::mongo::server::{Failed, Server};
 
 /// Who has the lease while it is not handed over.
@@ -158,7 +157,7 @@ impl Import {
         let there = self.server.answer(async {
             match insert.await {
                 Ok(_) => Ok(false),
-                Err(error) if are_all_there(&error) => Ok(true),
+                Err(error) if were_there(&error) => Ok(true),
                 Err(error) => Err(error),
             }
         });
@@ -237,13 +236,6 @@ impl Import {
     fn collection(&self, name: &str) -> Collection<RawDocumentBuf> {
         self.database.collection(name)
     }
-}
-
-/// Whether nothing else is the matter than that some were there before.
-fn are_all_there(error: &Error) -> bool {
-    let ErrorKind::InsertMany(in_part) = &*error.kind else { return false };
-    let mut refused = in_part.write_errors.iter().flatten();
-    in_part.write_concern_error.is_none() && refused.all(|error| error.code == DUPLICATE_KEY)
 }
 
 fn store_error(error: InboxError) -> StoreError {
