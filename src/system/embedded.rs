@@ -84,8 +84,7 @@ impl Storage for Embedded {
 #[async_trait(?Send)]
 impl OrderStore for EmbeddedOrders {
     fn ports(&self) -> Ports {
-        let store = Arc::new(self.0.clone());
-        Ports { events: store.clone(), snapshots: store.clone(), log: store.clone(), history: store }
+        Ports::of(self.0.clone())
     }
 
     fn checkpoints(&self, _: Duration) -> Arc<dyn Checkpoints> {

@@ -140,8 +140,7 @@ impl Storage for Mongodb {
 #[async_trait(?Send)]
 impl OrderStore for MongodbOrders {
     fn ports(&self) -> Ports {
-        let store = Arc::new(self.store.clone());
-        Ports { events: store.clone(), snapshots: store.clone(), log: store.clone(), history: store }
+        Ports::of(self.store.clone())
     }
 
     fn checkpoints(&self, lease: Duration) -> Arc<dyn Checkpoints> {

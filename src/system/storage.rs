@@ -67,3 +67,11 @@ pub(super) struct Ports {
     pub(super) log: Arc<dyn Log>,
     pub(super) history: Arc<dyn History>,
 }
+
+impl Ports {
+    /// Those of a store that is all of them.
+    pub(super) fn of(store: impl EventStore + Snapshots + Log + History + 'static) -> Self {
+        let store = Arc::new(store);
+        Self { events: store.clone(), snapshots: store.clone(), log: store.clone(), history: store }
+    }
+}
