@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use crate::commit::{Commit, StreamEnd};
 use crate::order::{OrderId, Version};
 
-/// Where commits are written and orders are read. Adapter: `sqlite/event_store.rs`.
+/// Where commits are written and orders are read. Adapters: `sqlite/event_store.rs`,
+/// `mongo/event_store.rs`.
 #[async_trait]
 pub trait EventStore: Send + Sync {
     /// Writes the commits of a group, each on its own: one that is refused does not keep another from being written.

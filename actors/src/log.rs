@@ -10,7 +10,7 @@ use crate::commit::{Commit, CommitId, CommitKey};
 use crate::event_store::StoreError;
 use crate::order::{OrderId, Version};
 
-/// The stored commits of all orders. Adapter: `sqlite/log.rs`.
+/// The stored commits of all orders. Adapters: `sqlite/log.rs`, `mongo/log.rs`.
 #[async_trait]
 pub trait Log: Send + Sync {
     /// Opens the log at a position, or at its present end.

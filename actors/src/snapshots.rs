@@ -27,7 +27,8 @@ impl Snapshot {
     }
 }
 
-/// Where snapshots are kept, at most one an order. Adapter: `sqlite/snapshots.rs`.
+/// Where snapshots are kept, at most one an order. Adapters: `sqlite/snapshots.rs`,
+/// `mongo/snapshots.rs`.
 #[async_trait]
 pub trait Snapshots: Send + Sync {
     /// The order's snapshot, when there is one that can be read. Whether its commit is stored is for the caller to see

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::{ENTRIES_MAX, Entry, lock};
 use crate::event_store::StoreError;
 
-/// Where entries outlive the process. Adapter: `sqlite/ledger.rs`.
+/// Where entries outlive the process. Adapters: `sqlite/ledger.rs`, `mongo/ledger.rs`.
 #[async_trait]
 pub trait LedgerStore: Send + Sync {
     /// Adds entries, and may forget all but the last [`ENTRIES_MAX`]. One that is there already (by node and `seq`) stays
