@@ -430,6 +430,20 @@ pub struct Transaction {
 }
 
 impl Transaction {
+    /// A new one in that term, with nothing to write.
+    pub fn empty(begun: &Begun) -> Self {
+        Self {
+            id: TransactionId::generate(),
+            term: begun.term,
+            generation: begun.generation,
+            rows: Vec::new(),
+            documents: Vec::new(),
+            effects: Vec::new(),
+            outcomes: Vec::new(),
+            progress: None,
+        }
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()

@@ -13,7 +13,7 @@ use std::time::Duration;
 use actors::clock::{Clock, Timestamp, TokioClock};
 use actors::commit::{Commit, CommitKey, StreamEnd};
 use actors::event_store::EventStore;
-use actors::inbox::{CatchingUp, DocumentKey, HoldState, Inbox, Progress, Transaction, TransactionId};
+use actors::inbox::{CatchingUp, DocumentKey, HoldState, Inbox, Progress, Transaction};
 use actors::log::{From, Log, LogId, Position};
 use actors::order::{OrderId, Version};
 use actors::subscriber::actor::{self, Ports, Source, SubscriberHandle};
@@ -367,16 +367,8 @@ fn a_first_start_catches_up_while_new_events_arrive() {
 async fn scanned_in_another_log(world: &World, after: Option<CommitKey>) {
     let begun = world.inbox.begin_now();
     let position = Position { log: LogId(uuid::Uuid::from_u128(7)), token: "9".to_owned(), commit: None };
-    let transaction = Transaction {
-        id: TransactionId::generate(),
-        term: begun.term,
-        generation: begun.generation,
-        rows: Vec::new(),
-        documents: Vec::new(),
-        effects: Vec::new(),
-        outcomes: Vec::new(),
-        progress: Some(Progress { position, catching_up: Some(CatchingUp { after }) }),
-    };
+    let progress = Some(Progress { position, catching_up: Some(CatchingUp { after }) });
+    let transaction = Transaction { progress, ..Transaction::empty(&begun) };
     world.inbox.commit_now(&transaction).unwrap();
 }
 

@@ -10,8 +10,7 @@ use actors::event::EventId;
 use actors::event_store::{Appended, EventStore};
 use actors::inbox::{
     Begun, Body, Committed, DocumentKey, DocumentWrite, EffectId, EffectOutcome, Failure, Hold, HoldState, Inbox, Lane,
-    NewEffect, Outcome, OutcomeKind, Progress, RecordedEffect, Row, RowWrite, Totals, Transaction, TransactionId,
-    Which,
+    NewEffect, Outcome, OutcomeKind, Progress, RecordedEffect, Row, RowWrite, Totals, Transaction, Which,
 };
 use actors::log::{Log, LogId, Position};
 use actors::order::{OrderId, Version};
@@ -146,7 +145,7 @@ pub(super) async fn go_on(path: &Path, stored: &mut Stored) {
     fill(&inbox, &mut more, next).await;
     // And one that was there is gone, and one is another one.
     let begun = inbox.begin().await.expect("begun");
-    let mut transaction = empty(&begun);
+    let mut transaction = Transaction::empty(&begun);
     transaction.documents = vec![
         DocumentWrite { key: stored.documents[0].clone(), body: None },
         DocumentWrite { key: stored.documents[1].clone(), body: Some("{\"changed\":true}".into()) },
@@ -175,26 +174,13 @@ async fn fill(inbox: &SqliteInbox, stored: &mut Stored, first: usize) {
     let begun = inbox.begin().await.expect("begun");
     let orders = stored.orders.clone();
     for (page, some) in orders.chunks(500).enumerate() {
-        let mut transaction = empty(&begun);
+        let mut transaction = Transaction::empty(&begun);
         for (number, order) in some.iter().enumerate() {
             put(&mut transaction, &mut stored.documents, first + page * 500 + number, *order);
         }
         let position = Position { log: LogId(Uuid::from_u128(1)), token: "7".to_owned(), commit: None };
         transaction.progress = Some(Progress { position, catching_up: None });
         assert_eq!(inbox.commit(Arc::new(transaction)).await, Ok(Committed::Written));
-    }
-}
-
-fn empty(begun: &Begun) -> Transaction {
-    Transaction {
-        id: TransactionId::generate(),
-        term: begun.term,
-        generation: begun.generation,
-        rows: Vec::new(),
-        documents: Vec::new(),
-        effects: Vec::new(),
-        outcomes: Vec::new(),
-        progress: None,
     }
 }
 

@@ -29,22 +29,9 @@ fn key(id: OrderId) -> DocumentKey {
     DocumentKey { collection: "orders".into(), id: id.to_string() }
 }
 
-fn empty(begun: &Begun) -> Transaction {
-    Transaction {
-        id: TransactionId::generate(),
-        term: begun.term,
-        generation: begun.generation,
-        rows: Vec::new(),
-        documents: Vec::new(),
-        effects: Vec::new(),
-        outcomes: Vec::new(),
-        progress: None,
-    }
-}
-
 /// A transaction that applies one more event of each order, with a document, and one effect for each.
 pub fn applies(begun: &Begun, before: &[Row]) -> Transaction {
-    let mut transaction = empty(begun);
+    let mut transaction = Transaction::empty(begun);
     for before in before {
         let version = before.applied.next();
         let event = EventId::generate();
@@ -156,7 +143,7 @@ pub async fn due_lanes_come_oldest_first(inbox: &dyn Inbox) {
         let next_attempt_at = millis.map(at);
         Lane::Held(Box::new(Hold { state: HoldState::Gap, attempts: 0, next_attempt_at, failure: None }))
     };
-    let mut transaction = empty(&begun);
+    let mut transaction = Transaction::empty(&begun);
     let mut add = |applying: Lane, performing: Lane| {
         let order = OrderId::generate();
         let row = Row { applying, performing, written_by: Some(transaction.id), ..Row::new(order) };
@@ -195,7 +182,7 @@ pub async fn effects_wait_for_their_outcome(inbox: &dyn Inbox) {
     assert_eq!(inbox.waiting(None, 10).await.expect("orders"), orders);
     assert_eq!(inbox.waiting(Some(orders[0]), 1).await.expect("orders"), orders[1..2]);
 
-    let mut transaction = empty(&begun);
+    let mut transaction = Transaction::empty(&begun);
     let outcome = Outcome { kind: OutcomeKind::Skipped, detail: "no address".to_owned() };
     let id = first.effects[0].id;
     transaction.outcomes.push(EffectOutcome { order: orders[0], id, outcome: outcome.clone(), at: at(5) });
@@ -216,7 +203,7 @@ pub async fn documents_are_replaced_and_deleted(inbox: &dyn Inbox) {
     let begun = inbox.begin().await.expect("begun");
     let order = OrderId::generate();
     for body in [Some(r#"{"a":1}"#), Some(r#"{"a":2}"#), None, None] {
-        let mut transaction = empty(&begun);
+        let mut transaction = Transaction::empty(&begun);
         transaction.documents.push(DocumentWrite { key: key(order), body: body.map(Into::into) });
         commit(inbox, transaction).await;
         let document = inbox.documents(begun.generation, vec![key(order)]).await.expect("documents").remove(0);

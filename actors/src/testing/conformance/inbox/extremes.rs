@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::{applies, commit, empty, rows};
+use super::{applies, commit, rows};
 use crate::inbox::{Body, Committed, DocumentKey, DocumentWrite, Inbox, InboxError, Row, Transaction, Which};
 use crate::order::{OrderId, Version};
 
@@ -16,7 +16,7 @@ pub async fn documents_of_any_size_under_any_id(inbox: &dyn Inbox) {
     let ids =
         ["", ".", "a.b", "a", "$a", "$set", "a/b", "a%2Fb", "A", " a", "ä", "a\u{308}", "\u{0}", "🧾", "'\"\\", "a\nb"];
     let long = "x".repeat(2_000);
-    let mut transaction = empty(&begun);
+    let mut transaction = Transaction::empty(&begun);
     for (n, id) in ids.into_iter().chain([&*long]).enumerate() {
         let large = "ö".repeat(if n == 0 { 5 << 19 } else { 10 });
         let body = Some(format!("{{\"n\":{n},\"text\":\"{large}\"}}").into());
