@@ -25,6 +25,24 @@ fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(1_795_000_000_000 + millis)
 }
 
+/// Gives the names of the tests about leases to a macro of the caller's: `inbox_leases!(leases)` is `leases!(…)` with
+/// all of them. Each takes an inbox and [`Another`] on the same store.
+#[macro_export]
+macro_rules! inbox_leases {
+    ($tests:ident) => {
+        $tests! {
+            while_it_is_held_nobody_else_begins,
+            a_lease_lasts_while_it_is_renewed_or_written_under,
+            when_it_is_over_another_takes_it_and_the_earlier_term_writes_nothing,
+            given_back_it_is_taken_at_once,
+            renewed_late_it_is_held_again,
+            of_many_who_begin_at_once_one_does,
+            whoever_is_at_work_learns_of_rest_from_any_process,
+            effects_are_read_through_any_process,
+        }
+    };
+}
+
 fn key(id: OrderId) -> DocumentKey {
     DocumentKey { collection: "orders".into(), id: id.to_string() }
 }

@@ -74,13 +74,4 @@ macro_rules! leases {
     };
 }
 
-leases!(
-    while_it_is_held_nobody_else_begins,
-    a_lease_lasts_while_it_is_renewed_or_written_under,
-    when_it_is_over_another_takes_it_and_the_earlier_term_writes_nothing,
-    given_back_it_is_taken_at_once,
-    renewed_late_it_is_held_again,
-    of_many_who_begin_at_once_one_does,
-    whoever_is_at_work_learns_of_rest_from_any_process,
-    effects_are_read_through_any_process,
-);
+crate::inbox_leases!(leases);
