@@ -374,14 +374,15 @@ impl Inbox for MongoInbox {
         let mut perhaps = false;
         for attempt in 0..ATTEMPTS_MAX {
             sleep(AGAIN_AFTER * attempt).await;
-            let attempt = self.attempt(&mut writer, &commands).await;
-            match attempt.map_err(|error| if perhaps { InboxError::Unknown(error.to_string()) } else { error })? {
+            // An earlier attempt may be stored, whatever is wrong with this one.
+            let perhaps_not = |error: InboxError| if perhaps { InboxError::Unknown(error.to_string()) } else { error };
+            match self.attempt(&mut writer, &commands).await.map_err(perhaps_not)? {
                 Attempt::Written => return Ok(Committed::Written),
                 Attempt::Refused(Refused::Superseded) => return Ok(Committed::Superseded),
-                Attempt::Refused(Refused::Failed(error)) => return Err(error),
+                Attempt::Refused(Refused::Failed(error)) => return Err(perhaps_not(error)),
                 Attempt::Refused(Refused::Again(why)) => refusal = why,
                 Attempt::Refused(Refused::Changed) => {
-                    let changed = self.changed(&transaction).await?;
+                    let changed = self.changed(&transaction).await.map_err(perhaps_not)?;
                     if !changed.is_empty() {
                         return Ok(Committed::Fenced(changed));
                     }

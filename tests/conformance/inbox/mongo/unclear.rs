@@ -61,6 +61,32 @@ async fn a_commit_whose_answer_is_lost_is_known_by_its_rows() {
 }
 
 /// The first commit and the second attempt arrive at about the same time: whichever is first, it is written once.
+/// The server has forgotten a transaction whose commit it gets: nobody knows whether an earlier such commit was carried
+/// out. Nor does what goes wrong afterwards tell.
+#[tokio::test]
+async fn what_follows_a_lost_commit_does_not_make_it_certain_that_nothing_was_written() {
+    let behind = Behind::begin(LONG).await;
+    let (order, transaction) = behind.transaction();
+    behind.proxy.hold_requests(is_commit);
+    let forgets = async {
+        while behind.proxy.passed().held == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let subscriber = behind.database.subscriber().await;
+        let document = subscriber.find_one(doc! {}).await.expect("an answer").expect("a subscriber");
+        let session = document.get_document("session").expect("a session").clone();
+        let server = Server::new(&settings(behind.database.0.uri())).await.expect("a server");
+        let kill = doc! { "killSessions": [session] };
+        server.database("admin").run_command(kill).await.expect("killed");
+        behind.proxy.pass();
+        behind.proxy.cut(1, |request| request.command == "update" && request.collection == "subscriber");
+    };
+    let (unclear, ()) = tokio::join!(behind.inbox.commit(transaction.clone()), forgets);
+    assert!(matches!(unclear, Err(InboxError::Unknown(_))), "{unclear:?}");
+    assert_eq!(settle(&behind.inbox, &transaction).await, Committed::Written);
+    behind.is_written_once(order, &transaction).await;
+}
+
 #[tokio::test]
 async fn a_commit_that_lands_late_is_there_once() {
     let behind = Behind::begin(LONG).await;
