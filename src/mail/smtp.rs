@@ -108,8 +108,10 @@ impl SmtpMailer {
     ) -> Result<(), MailError> {
         let as_new = match &given {
             Ok(()) => true,
+            // Nothing of it was said yet.
+            Err(Failed { trouble: Trouble::Unable(_), .. }) => true,
             Err(Failed { trouble: Trouble::Refused { .. }, .. }) => connection.reset().await,
-            Err(_) => false,
+            Err(Failed { trouble: Trouble::Silence(_) | Trouble::Broken(_), .. }) => false,
         };
         if as_new {
             let idle = Idle { connection, since: Instant::now() };

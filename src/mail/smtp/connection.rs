@@ -214,16 +214,27 @@ impl Connection {
 }
 
 impl Failed {
-    /// The same, and nothing in it shows that text.
+    /// The same, and nothing in it shows that text, in capitals or not.
     pub(super) fn without(mut self, secret: &str) -> Self {
         match &mut self.trouble {
             Trouble::Refused { text, .. } | Trouble::Broken(text) if !secret.is_empty() => {
-                *text = text.replace(secret, "***");
+                *text = hidden(text, secret);
             }
             Trouble::Refused { .. } | Trouble::Broken(_) | Trouble::Silence(_) | Trouble::Unable(_) => {}
         }
         self
     }
+}
+
+fn hidden(text: &str, secret: &str) -> String {
+    let (lower, secret) = (text.to_ascii_lowercase(), secret.to_ascii_lowercase());
+    let (mut shown, mut from) = (String::with_capacity(text.len()), 0);
+    for (at, _) in lower.match_indices(&secret) {
+        shown.push_str(&text[from..at]);
+        shown.push_str("***");
+        from = at + secret.len();
+    }
+    shown + &text[from..]
 }
 
 async fn answered<T>(within: Duration, at: Step, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Failed> {

@@ -72,7 +72,7 @@ mod tests {
     fn judged(at: Step, trouble: Trouble) -> MailError {
         let server = Server::new(&SmtpUrl::new("smtp://docket:s3cret@mail"), Duration::from_secs(1)).unwrap();
         let said = verdict(&server, Failed { at, trouble }, "ana@example.com");
-        assert!(!said.to_string().contains("s3cret") && !said.to_string().contains("ana@"), "{said}");
+        assert!(!said.to_string().contains("s3cret") && !said.to_string().to_lowercase().contains("ana@"), "{said}");
         said
     }
 
@@ -98,7 +98,7 @@ mod tests {
     fn a_recipient_or_a_message_that_is_refused_is_an_outcome() {
         for at in FROM_THE_RECIPIENT_ON {
             for (code, text) in [
-                (550, "5.1.1 <ana@example.com>: nobody"),
+                (550, "5.1.1 <Ana@Example.com>: nobody"),
                 (501, "5.1.3 bad address"),
                 (552, "5.2.2 full"),
                 (554, "spam"),
