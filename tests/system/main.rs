@@ -2,6 +2,7 @@
 //! works, only what it promises.
 
 mod commands;
+mod consumer;
 mod copy;
 mod deployment;
 mod disk;

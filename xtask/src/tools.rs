@@ -51,6 +51,8 @@ impl Tools {
         alone(|folder| {
             // The README's walk through is run as it is written.
             debian(&["curl"], || succeeds(Command::new("curl").arg("--version")))?;
+            // So is the consumer that is no docket.
+            debian(&["python3-pika"], || succeeds(Command::new("/usr/bin/python3").args(["-c", "import pika"])))?;
             mail_server()?;
             Ok(Self {
                 cargo_deny: cargo_deny(folder)?,
