@@ -11,12 +11,14 @@ mod error;
 mod guard;
 mod headers;
 mod health;
+mod history;
 mod html;
 mod import;
 mod openapi;
 mod ops;
 mod orders;
 mod origin;
+mod parameters;
 mod problem;
 mod problems;
 mod routes;
@@ -32,7 +34,8 @@ use actix_web::dev::ServerHandle;
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer};
 use actors::bridge::relay::RelayHandle;
-use actors::nodes::Roll;
+use actors::log::Log;
+use actors::nodes::{Nodes, Roll};
 use actors::order::directory::{Answer, Request, Trail};
 use actors::order::error::{At, CommandError, NotDone, ReadError};
 use actors::order::{Order, OrderId, Orders, Version};
@@ -44,6 +47,7 @@ use crate::config::{Config, millis};
 use docs::Description;
 use guard::Guard;
 pub use health::{Part, Readiness};
+use history::Streams;
 pub use openapi::document;
 use origin::Names;
 use problem::Problem;
@@ -84,6 +88,8 @@ impl OrderDoor for Orders {
 pub struct Service {
     /// The orders; `None` in a process that runs without them (503 `not-here`).
     pub orders: Option<Arc<dyn OrderDoor>>,
+    /// What other processes may ask about the orders; `None` in a process that runs without them (503 `not-here`).
+    pub history: Option<HistoryPorts>,
     /// What `/readyz` says.
     pub readiness: Arc<dyn Readiness>,
     /// The tree of supervisors, with its ledger.
@@ -96,6 +102,15 @@ pub struct Service {
     pub relay: Option<RelayHandle>,
     /// How long to wait.
     pub limits: Limits,
+}
+
+/// What other processes may ask about the orders.
+#[derive(Clone)]
+pub struct HistoryPorts {
+    /// Everything that happened.
+    pub log: Arc<dyn Log>,
+    /// Which processes there are.
+    pub nodes: Arc<dyn Nodes>,
 }
 
 /// How long a request may take.
@@ -122,8 +137,17 @@ impl Limits {
 
 impl Service {
     fn orders(&self) -> Result<&dyn OrderDoor, Problem> {
-        self.orders.as_deref().ok_or_else(|| error::not_done(NotDone::NotHere).retry_after(Duration::from_secs(60)))
+        self.orders.as_deref().ok_or_else(not_here)
     }
+
+    fn history(&self) -> Result<&HistoryPorts, Problem> {
+        self.history.as_ref().ok_or_else(not_here)
+    }
+}
+
+/// Other processes of the deployment have it, and that does not change soon.
+fn not_here() -> Problem {
+    error::not_done(NotDone::NotHere).retry_after(Duration::from_secs(60))
 }
 
 /// Two addresses that are bound: connections wait until they are served.
@@ -154,6 +178,7 @@ impl Listeners {
 /// Two addresses that are being served.
 #[derive(Debug)]
 pub struct Server {
+    streams: Data<Streams>,
     handles: [ServerHandle; 2],
     running: [actix_rt::task::JoinHandle<io::Result<()>>; 2],
 }
@@ -166,19 +191,23 @@ pub fn serve(config: &Config, listeners: &Listeners, service: Data<Service>) -> 
     let (http, ops) = listeners.addresses()?;
     let (callers, operators) = (listeners.http.try_clone()?, listeners.ops.try_clone()?);
     let description = Data::new(Description::new(!config.auth.keys.is_empty()));
+    let streams = Data::new(Streams::new());
     let callers = Site { listener: callers, names: Names::new(http, &config.http.hosts), places: routes::callers };
     let operators = Site { listener: operators, names: Names::new(ops, &config.ops.hosts), places: routes::operators };
-    let callers = start(config, callers, service.clone(), description.clone())?;
-    let operators = start(config, operators, service, description)?;
+    let callers = start(config, callers, service.clone(), description.clone(), streams.clone())?;
+    let operators = start(config, operators, service, description, streams.clone())?;
     Ok(Server {
+        streams,
         handles: [callers.handle(), operators.handle()],
         running: [actix_rt::spawn(callers), actix_rt::spawn(operators)],
     })
 }
 
 impl Server {
-    /// Takes no more connections, lets what is under way finish, and cuts off what is not done at the deadline.
+    /// Takes no more connections, ends the streams, lets what is under way finish, and cuts off what is not done at the
+    /// deadline.
     pub async fn stop(self, deadline: Duration) {
+        self.streams.close();
         let [callers, operators] = &self.handles;
         let drained = async { tokio::join!(callers.stop(true), operators.stop(true)) };
         if tokio::time::timeout(deadline, drained).await.is_err() {
@@ -218,6 +247,7 @@ fn start(
     Site { listener, names, places }: Site,
     service: Data<Service>,
     description: Data<Description>,
+    streams: Data<Streams>,
 ) -> io::Result<actix_web::dev::Server> {
     let workers = match config.http.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -228,6 +258,7 @@ fn start(
         App::new()
             .wrap(edge::Edge::new(names.clone()))
             .app_data(service.clone())
+            .app_data(streams.clone())
             .app_data(description.clone())
             .configure(|config| places().into_iter().for_each(|place| place.serve(&guard, config)))
             .default_service(web::to(nothing_here))

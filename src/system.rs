@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use actix_web::web::Data;
 use actors::clock::{Clock, SystemClock};
-use actors::nodes::{Alone, Heartbeat, Nodes, Process, Roll};
+use actors::nodes::{Heartbeat, Process, Roll};
 use actors::subscriber::Subscriber as _;
 use actors::subscriber::notification::Notification;
 use actors::subscriber::registry::{Parts, Registered};
@@ -33,7 +33,7 @@ use actors::supervisor::policy::{Backoff, Intensity};
 use actors::supervisor::{End, Ledger, Node, Policy, Root, Strategy, Supervisor};
 
 use crate::config::{Config, millis};
-use crate::http::{self, Listeners, OrderDoor, Service};
+use crate::http::{self, HistoryPorts, Listeners, OrderDoor, Service};
 use crate::sqlite::DataDirectory;
 use crate::telemetry::StartUp;
 
@@ -77,7 +77,8 @@ impl System {
     /// Opens the stores, starts every actor and serves. To be called on an actix system; what is configured as 0 is what
     /// the machine gives. `subscribers` makes those that there are ([`actors::subscriber::registry::all`]).
     ///
-    /// A MongoDB that is away is waited for; dropping the future ends the wait.
+    /// A MongoDB that is away is waited for; dropping the future ends the wait. An order service in another process is
+    /// not: its subscribers wait for it while the rest is there.
     ///
     /// # Errors
     /// Whatever keeps it from serving. Nothing is left running then.
@@ -92,17 +93,26 @@ impl System {
         let directory = folder(config)?;
         let mailer = mails::mailer(config, directory.as_ref())?;
         let registered = only.select(config, subscribers(&Parts { mailer }))?;
+        let elsewhere = if only.orders() { None } else { Some(Source::remote(&config.history)?) };
         let storage: Arc<dyn Storage> = match &directory {
             Some(directory) => Arc::new(Embedded::new(directory)),
             None => Arc::new(Mongodb::reach(&config.mongodb, &identity.instance).await?),
         };
-        let orders = if only.orders() { Some(storage.orders().await?) } else { None };
-        Self::start_on(config, Stores { storage, orders }, identity, registered).await
+        let (orders, source) = match elsewhere {
+            Some(source) => (None, source),
+            None => {
+                let orders = storage.orders().await?;
+                let source = Source::own(&*orders);
+                (Some(orders), source)
+            }
+        };
+        Self::start_on(config, Stores { storage, orders }, source, identity, registered).await
     }
 
     async fn start_on(
         config: &Config,
         stores: Stores,
+        source: Source,
         identity: Identity,
         registered: Vec<Registered>,
     ) -> Result<Self, StartError> {
@@ -118,19 +128,19 @@ impl System {
         }
         let node = Node::root("docket", Arc::clone(&clock), ledger.clone(), u64::from(std::process::id()));
 
-        let source = Source::of(orders.as_deref())?;
         let broker = bridge::broker(config, &process.name, &registered);
         let brings = if broker.is_some() { Brings::Broker } else { Brings::Log };
         let subscribers = SubscriberPart::open(config, registered, &**storage, &source, brings).await?;
         let bridge =
             broker.map(|broker| BridgePart::new(config, &broker, orders.as_deref(), &clock, &subscribers.handles));
-        let nodes = orders.as_ref().map_or_else(|| alone(&process), |store| store.nodes(&process));
         let orders = orders.as_deref().map(|store| OrderPart::new(config, store, clock));
 
         let roll = Roll::new(process.clone());
-        let heartbeat = Heartbeat::new(nodes, process.clone(), roll.clone());
+        let active = subscribers.active();
+        let heartbeat = Heartbeat::new(Arc::clone(&source.nodes), process.clone(), active, roll.clone());
         let service = Data::new(Service {
             orders: orders.as_ref().map(|part| Arc::clone(&part.door) as Arc<dyn OrderDoor>),
+            history: orders.as_ref().map(|_| HistoryPorts { log: source.log, nodes: source.nodes }),
             subscribers: subscribers.handles,
             relay: bridge.as_ref().and_then(|part| part.relay.clone()),
             readiness: Arc::new(ReadyParts {
@@ -209,11 +219,6 @@ impl Stores {
     }
 }
 
-/// The registry of a process that nobody else is known to.
-fn alone(process: &Process) -> Arc<dyn Nodes> {
-    Arc::new(Alone::new(process.clone()))
-}
-
 /// The folder with its lock, which only the embedded store needs.
 fn folder(config: &Config) -> Result<Option<DataDirectory>, StartError> {
     let embedded = config.mongodb.uri.is_empty();
@@ -268,9 +273,10 @@ mod tests {
             let directory = DataDirectory::lock(folder.path()).expect("a folder");
             let orders = EmbeddedOrders::open(&directory).expect("a store");
             let store = orders.store().clone();
+            let source = Source::own(&orders);
             let stores = Stores { storage: Arc::new(Embedded::new(&directory)), orders: Some(Arc::new(orders)) };
             let identity = Identity::of(&config.node);
-            let system = System::start_on(&config, stores, identity, Vec::new()).await.expect("a docket");
+            let system = System::start_on(&config, stores, source, identity, Vec::new()).await.expect("a docket");
             // One that dies before anybody watches over it is only started again: that is no failure yet.
             let dying = async {
                 loop {

@@ -1,8 +1,9 @@
-//! The node registry port: which processes share a store, and when each was last heard of.
+//! The node registry port: which processes belong together, and when each was last heard of.
 //!
 //! It only informs. Nothing rests on it: not who is active (leases say that), nor what is stored.
 
 mod heartbeat;
+mod memory;
 
 use std::time::Duration;
 
@@ -13,12 +14,14 @@ use crate::clock::Timestamp;
 use crate::event_store::StoreError;
 
 pub use heartbeat::{FORGOTTEN_AFTER, Heartbeat, Roll};
+pub use memory::NodesInMemory;
 
 /// A process is not trusted to be there when it has missed so many beats.
 pub const BEATS_MISSED_MAX: u32 = 3;
 
-/// Where processes that share a store say that they are there. Adapter: `mongo/nodes.rs`; a process that has its store
-/// for itself is alone ([`Alone`]).
+/// Where processes that belong together say that they are there. Adapters: `mongo/nodes.rs` for those who share a store,
+/// `history/nodes.rs` for those who run without the order service's; a process that has that for itself keeps the list in
+/// memory ([`NodesInMemory`]).
 #[async_trait]
 pub trait Nodes: Send + Sync {
     /// Says that this process is there. It stays in the list until it leaves or is forgotten.
@@ -35,7 +38,7 @@ pub trait Nodes: Send + Sync {
     async fn forget(&self, silent_for: Duration) -> Result<(), StoreError>;
 }
 
-/// One process, from its start to its end.
+/// One process, from its start to its end, as it says itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// What nobody else is called, nor this one after its next start. Leases are held in this name.
@@ -50,6 +53,9 @@ pub struct Process {
     pub version: String,
     /// `orders`, and the subscribers that it runs.
     pub roles: Vec<String>,
+    /// Of those subscribers the ones that are at work in it, and not in another process.
+    #[serde(default)]
+    pub active: Vec<String>,
     /// By its own clock.
     pub started_at: Timestamp,
     /// How often it says that it is there.
@@ -69,37 +75,5 @@ impl Seen {
     /// Whether it is as good as there: it has not missed more beats than a busy process may.
     pub fn is_alive(&self) -> bool {
         self.silent_for <= Duration::from_millis(self.process.heartbeat_ms) * BEATS_MISSED_MAX
-    }
-}
-
-/// The registry of a process that has its store for itself: it is alone, and there.
-#[derive(Clone, Debug)]
-pub struct Alone {
-    me: Process,
-}
-
-impl Alone {
-    /// That process.
-    pub fn new(me: Process) -> Self {
-        Self { me }
-    }
-}
-
-#[async_trait]
-impl Nodes for Alone {
-    async fn beat(&self, _: &Process) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn list(&self) -> Result<Vec<Seen>, StoreError> {
-        Ok(vec![Seen { process: self.me.clone(), silent_for: Duration::ZERO }])
-    }
-
-    async fn leave(&self, _: &str) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn forget(&self, _: Duration) -> Result<(), StoreError> {
-        Ok(())
     }
 }

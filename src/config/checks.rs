@@ -6,6 +6,7 @@ use actors::subscriber::Subscriber as _;
 use actors::subscriber::notification::Notification as Mailing;
 
 use super::{Config, Mongodb, Notification};
+use crate::history::check_address;
 use crate::mongo::{GROUP_BYTES_MAX, GROUP_COMMITS_MAX};
 
 /// The default of `subscriber.attempts_max`, which a later version acts on.
@@ -72,6 +73,11 @@ impl Config {
         let broker = &self.rabbitmq.uri;
         let address = (!broker.is_empty()).then(|| broker.check().err()).flatten();
         wrong.extend(address.map(|reason| ("rabbitmq.uri".to_owned(), reason)));
+        if !self.history.url.is_empty()
+            && let Err(why) = check_address(&self.history.url)
+        {
+            wrong.push(("history.url".to_owned(), why));
+        }
         if self.http.bind == self.ops.bind && self.http.bind.port() != 0 {
             wrong.push(("ops.bind".to_owned(), format!("{} is http.bind already", self.ops.bind)));
         }
@@ -168,11 +174,7 @@ impl Config {
 
     /// Keys that a later version acts on. Taken silently, somebody would believe that they hold.
     pub(super) fn not_yet(&self) -> Vec<(String, String)> {
-        let keys = [
-            ("history.url", !self.history.url.is_empty(), "cannot read another process's history"),
-            ("history.key", !self.history.key.is_empty(), "cannot read another process's history"),
-            ("telemetry.otlp_endpoint", !self.telemetry.otlp_endpoint.is_empty(), "cannot send traces"),
-        ];
+        let keys = [("telemetry.otlp_endpoint", !self.telemetry.otlp_endpoint.is_empty(), "cannot send traces")];
         let set = keys.into_iter().filter(|(_, set, _)| *set);
         let set = set.map(|(key, _, what)| (key.to_owned(), format!("this version {what} yet: leave it empty")));
         let overridden = self.subscribers.iter().map(|(name, limits)| (format!("subscribers.{name}"), limits));

@@ -180,8 +180,20 @@ fn no_secret_is_repeated_however_wrongly_it_is_written() {
 }
 
 #[test]
+fn the_order_service_of_another_process_is_an_address_without_who_asks() {
+    let config = load("[history]\nurl = \"http://orders:8081\"", &[]).expect("right");
+    assert_eq!(config.history.url, "http://orders:8081");
+    for wrong in ["orders:8081", "https://orders:8081", "http://ana:s3cret@orders:8081"] {
+        let said = load("", &[("DOCKET__HISTORY__URL", wrong)]).expect_err("wrong");
+        assert!(
+            said.contains("history.url") && said.contains("http://orders:8081") && !said.contains("s3cret"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn what_this_version_cannot_do_is_never_taken_silently() {
-    refused("[history]\nurl = \"http://a\"", &[], &["history.url", "this version"]);
     refused("[telemetry]\notlp_endpoint = \"http://a\"", &[], &["telemetry.otlp_endpoint", "this version"]);
 }
 

@@ -1,6 +1,10 @@
-//! Which problem each error of the orders is: the only place that decides it, without a wildcard.
+//! Which problem each error of the orders and of the log is: the only place that decides it, without a wildcard.
+
+use std::time::Duration;
 
 use actix_web::http::header;
+use actors::event_store::StoreError;
+use actors::log::LogError;
 use actors::order::Version;
 use actors::order::error::{CommandError, FieldError, NotDone, ReadError, Refusal};
 
@@ -66,6 +70,27 @@ impl From<ReadError> for Problem {
         }
     }
 }
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Away(_) | StoreError::Full(_) => not_done(NotDone::StoreAway).retry_after(STORE_RETRY),
+            StoreError::Damaged(_) => Self::internal(),
+        }
+    }
+}
+
+impl From<LogError> for Problem {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::NoPosition(_) => Self::new(problem::NO_POSITION, problem::NO_POSITION.meaning),
+            LogError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// When a store that is away is worth asking again.
+const STORE_RETRY: Duration = Duration::from_secs(2);
 
 fn invalid(errors: Vec<FieldError>) -> Problem {
     let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();

@@ -135,7 +135,8 @@ fn problems_of(Case { path, changes, keys }: Case<'_>) -> Vec<&'static Kind> {
             401 => keys,
             403 if *kind == problem::FORBIDDEN => keys,
             403 => changes || !keys,
-            405 => false,
+            // Of the operators' address.
+            405 | 410 => false,
             404 => !place,
             408 | 413 | 415 => changes && !path.ends_with("{sku}"),
             409 => {

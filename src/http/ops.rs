@@ -64,8 +64,8 @@ struct NodeEntry {
     ops: String,
     version: String,
     roles: Vec<String>,
-    /// The subscribers of this process that are known to be active there.
-    active: Vec<&'static str>,
+    /// The subscribers that are known to be at work there.
+    active: Vec<String>,
     started_at: Timestamp,
     /// Whether it was heard of lately.
     alive: bool,
@@ -77,10 +77,16 @@ impl NodeEntry {
     /// `active`: each subscriber of this process with the instance in which it is active.
     fn new(seen: Seen, active: &[(&'static str, String)]) -> Self {
         let (alive, silent_for) = (seen.is_alive(), seen.silent_for);
-        let Process { instance, name, http, ops, version, roles, started_at, heartbeat_ms: _ } = seen.process;
-        let active = active.iter().filter(|(_, active_in)| *active_in == instance).map(|(name, _)| *name).collect();
+        let Process { instance, name, http, ops, version, roles, active: said, started_at, heartbeat_ms: _ } =
+            seen.process;
+        let known = |name: &str| active.iter().find(|(known, _)| *known == name).map(|(_, active_in)| active_in);
+        // What it said of itself may be older than what is known here.
+        let mut here: Vec<String> = said.into_iter().filter(|name| known(name).is_none()).collect();
+        let there = active.iter().filter(|(_, active_in)| *active_in == instance);
+        here.extend(there.map(|(name, _)| (*name).to_owned()));
+        here.sort_unstable();
         let silent_for_ms = u64::try_from(silent_for.as_millis()).unwrap_or(u64::MAX);
-        Self { name, instance, http, ops, version, roles, active, started_at, alive, silent_for_ms }
+        Self { name, instance, http, ops, version, roles, active: here, started_at, alive, silent_for_ms }
     }
 }
 
@@ -95,11 +101,7 @@ pub(super) async fn tree(service: Data<Service>) -> HttpResponse {
 fn active_in(service: &Service, status: &SubscriberStatus) -> Option<(&'static str, String)> {
     let instance = match status.state {
         SubscriberState::Standby => status.active_in.clone()?,
-        SubscriberState::Starting | SubscriberState::StoreAway | SubscriberState::Stopped => return None,
-        SubscriberState::CatchingUp
-        | SubscriberState::Running
-        | SubscriberState::Paused
-        | SubscriberState::DependencyDown => service.nodes.me().to_owned(),
+        state => state.is_at_work().then(|| service.nodes.me().to_owned())?,
     };
     Some((status.name, instance))
 }

@@ -86,6 +86,11 @@ kinds! {
     PRICE_DIFFERS: 409 "price-differs", "The order has this sku at another price",
         "A line has one price. The member expected is the price that the line has.",
         "Remove the line first, or add the item at the price it has.";
+    NO_POSITION: 410 "no-position", "The log has not this place",
+        "The position is of another log, or of a place that the log does not have any more: it was restored from a copy, \
+         or has forgotten what is so long ago.",
+        "Open the log with from=now, then read everything with /history/commits, and tell by order and version what you \
+         have already. Nothing is lost.";
     VERSION_MISMATCH: 412 "version-mismatch", "The order is at another version",
         "If-Match names another version than the order's: somebody was faster. Nothing was done.",
         "Read the order, decide again, and send the version you saw. The member expected is the present one.";
@@ -256,6 +261,11 @@ impl Problem {
     /// Its kind.
     pub(crate) fn kind(&self) -> &'static Kind {
         self.kind
+    }
+
+    /// In words, for whoever asked.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// The answer, with the correlation id of the request.

@@ -12,7 +12,7 @@ use actix_web::{FromRequest, Handler, HttpResponse, Responder, Route};
 use super::guard::{Guard, Guarded};
 use super::headers::written;
 use super::problem::{self, Problem};
-use super::{docs, health, import, ops, orders, problems, subscribers};
+use super::{docs, health, history, import, ops, orders, problems, subscribers};
 use crate::auth::Scope;
 
 /// What a request must have to be let in.
@@ -97,6 +97,15 @@ pub(super) fn operators() -> Vec<Place> {
         at("/api/subscribers").read(OPS_READ, subscribers::all),
         at("/api/subscribers/{name}/effects/{order}").read(OPS_READ, subscribers::effects),
         at("/api/import").post(ORDERS_WRITE, import::import),
+        at("/history").read(OPS_READ, history::about),
+        at("/history/orders/{id}").read(OPS_READ, history::order),
+        at("/history/commits").read(OPS_READ, history::commits),
+        at("/history/follow").get(OPS_READ, history::follow),
+        // What a process says of itself informs, and nothing rests on it: whoever may read may say it.
+        at("/history/nodes")
+            .read(OPS_READ, history::list)
+            .post(OPS_READ, history::beat)
+            .delete(OPS_READ, history::leave),
     ];
     places.extend(probes());
     places
@@ -127,6 +136,16 @@ impl Place {
         H::Output: Responder + 'static,
     {
         self.on(Method::GET, access, web::get().to(handler.clone())).on(Method::HEAD, access, web::head().to(handler))
+    }
+
+    /// With GET alone: an answer that has no end is nothing without its body.
+    fn get<H, A>(self, access: Access, handler: H) -> Self
+    where
+        H: Handler<A>,
+        A: FromRequest + 'static,
+        H::Output: Responder + 'static,
+    {
+        self.on(Method::GET, access, web::get().to(handler))
     }
 
     /// With POST.

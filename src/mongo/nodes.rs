@@ -32,6 +32,8 @@ struct Stored {
     ops: String,
     version: String,
     roles: Vec<String>,
+    #[serde(default)]
+    active: Vec<String>,
     started_at: DateTime,
     heartbeat_ms: i64,
 }
@@ -101,6 +103,7 @@ impl From<&Process> for Stored {
             ops: process.ops.clone(),
             version: process.version.clone(),
             roles: process.roles.clone(),
+            active: process.active.clone(),
             started_at: DateTime::from_millis(process.started_at.as_millis()),
             heartbeat_ms: i64::try_from(process.heartbeat_ms).unwrap_or(i64::MAX),
         }
@@ -118,6 +121,7 @@ impl From<Read> for Seen {
                 ops: stored.ops,
                 version: stored.version,
                 roles: stored.roles,
+                active: stored.active,
                 started_at: Timestamp::from_millis(stored.started_at.timestamp_millis()),
                 heartbeat_ms: u64::try_from(stored.heartbeat_ms).unwrap_or(0),
             },

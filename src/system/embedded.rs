@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actors::checkpoint::Checkpoints;
 use actors::inbox::Inbox;
-use actors::nodes::{Alone, Nodes, Process};
+use actors::nodes::{Nodes, NodesInMemory};
 use actors::supervisor::{Child, Failure, Handle, LedgerStore, Node};
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -91,8 +91,8 @@ impl OrderStore for EmbeddedOrders {
         Arc::new(self.0.clone())
     }
 
-    fn nodes(&self, me: &Process) -> Arc<dyn Nodes> {
-        Arc::new(Alone::new(me.clone()))
+    fn nodes(&self) -> Arc<dyn Nodes> {
+        Arc::new(NodesInMemory::default())
     }
 
     /// Watches over the writing thread, and starts another when it has died.

@@ -42,8 +42,14 @@ pub enum StartError {
         known: String,
     },
     /// Without the orders, nobody says what happened to them.
-    #[error("--only without orders: this version cannot run subscribers apart from the orders; name orders as well")]
-    WithoutOrders,
+    #[error(
+        "--only without orders: history.url must say where the operators' address of the order service is, such as \
+         http://orders:8081, for subscribers read there what happened; or name orders as well"
+    )]
+    WithoutHistory,
+    /// The order service cannot be where the configuration says.
+    #[error("{0}")]
+    History(String),
     /// An address cannot be bound.
     #[error(transparent)]
     Address(#[from] io::Error),
@@ -52,6 +58,9 @@ pub enum StartError {
 impl StartError {
     /// Whether another command line would help, not another machine.
     pub fn is_wrong_command(&self) -> bool {
-        matches!(self, Self::UnknownPart { .. } | Self::UnknownSubscriber { .. } | Self::WithoutOrders)
+        matches!(
+            self,
+            Self::UnknownPart { .. } | Self::UnknownSubscriber { .. } | Self::WithoutHistory | Self::History(_)
+        )
     }
 }

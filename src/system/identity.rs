@@ -44,6 +44,7 @@ impl Identity {
             ops: ops.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             roles: orders.then(|| ORDERS.to_owned()).into_iter().chain(subscribers).collect(),
+            active: Vec::new(),
             started_at,
             heartbeat_ms: config.node.heartbeat_ms,
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actors::checkpoint::Checkpoints;
 use actors::inbox::{Inbox, InboxError};
-use actors::nodes::{Nodes, Process};
+use actors::nodes::Nodes;
 use actors::supervisor::{Child, Failure, Handle, Intensity, LedgerStore, Node, Policy};
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -147,7 +147,7 @@ impl OrderStore for MongodbOrders {
         Arc::new(MongoCheckpoints::new(&self.server, &self.database, &self.holder, lease))
     }
 
-    fn nodes(&self, _: &Process) -> Arc<dyn Nodes> {
+    fn nodes(&self) -> Arc<dyn Nodes> {
         Arc::new(MongoNodes::new(&self.server, &self.database))
     }
 

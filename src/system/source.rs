@@ -5,24 +5,40 @@ use std::sync::Arc;
 
 use actors::history::History;
 use actors::log::Log;
+use actors::nodes::Nodes;
 
 use super::StartError;
 use super::storage::OrderStore;
+use crate::config;
+use crate::history::Client;
 
-/// The log, for subscribers.
+/// The order service as the subscribers of a process see it.
 #[derive(Clone)]
 pub(super) struct Source {
+    /// Everything that happened.
     pub(super) log: Arc<dyn Log>,
+    /// The same, without the events when it is followed.
     pub(super) history: Arc<dyn History>,
+    /// Which processes there are.
+    pub(super) nodes: Arc<dyn Nodes>,
 }
 
 impl Source {
     /// That of the process's own order service.
+    pub(super) fn own(store: &dyn OrderStore) -> Self {
+        let ports = store.ports();
+        Self { log: ports.log, history: ports.history, nodes: store.nodes() }
+    }
+
+    /// That of an order service in another process. Nothing is asked yet: one that is away is waited for by whoever asks.
     ///
     /// # Errors
-    /// Where it has none.
-    pub(super) fn of(orders: Option<&dyn OrderStore>) -> Result<Self, StartError> {
-        let ports = orders.ok_or(StartError::WithoutOrders)?.ports();
-        Ok(Self { log: ports.log, history: ports.history })
+    /// Where the configuration does not say where it is.
+    pub(super) fn remote(config: &config::History) -> Result<Self, StartError> {
+        if config.url.is_empty() {
+            return Err(StartError::WithoutHistory);
+        }
+        let client = Client::new(&config.url, config.key.expose()).map_err(StartError::History)?;
+        Ok(Self { log: Arc::new(client.log()), history: Arc::new(client.history()), nodes: Arc::new(client.nodes()) })
     }
 }

@@ -11,7 +11,7 @@ use actors::event_store::EventStore;
 use actors::history::History;
 use actors::inbox::Inbox;
 use actors::log::Log;
-use actors::nodes::{Nodes, Process};
+use actors::nodes::Nodes;
 use actors::snapshots::Snapshots;
 use actors::supervisor::{Child, LedgerStore};
 use async_trait::async_trait;
@@ -49,8 +49,8 @@ pub(super) trait OrderStore: Send + Sync {
     /// Where the relay keeps its place. A lease in it lasts for so long, where several processes share it.
     fn checkpoints(&self, lease: Duration) -> Arc<dyn Checkpoints>;
 
-    /// Where the processes that share it are listed.
-    fn nodes(&self, me: &Process) -> Arc<dyn Nodes>;
+    /// Where the processes are listed that share it, or read its history.
+    fn nodes(&self) -> Arc<dyn Nodes>;
 
     /// What watches over it: essential, for nothing works without.
     fn child(&self) -> Child;

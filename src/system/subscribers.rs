@@ -62,6 +62,15 @@ impl SubscriberPart {
         }
         Ok(Self { child: Child::supervisor("subscribers", supervisor), handles, threads })
     }
+
+    /// Says which of them are at work here.
+    pub(super) fn active(&self) -> impl Fn() -> Vec<String> + Send + Sync + 'static {
+        let handles = self.handles.clone();
+        move || {
+            let at_work = handles.iter().map(SubscriberHandle::status).filter(|status| status.state.is_at_work());
+            at_work.map(|status| status.name.to_owned()).collect()
+        }
+    }
 }
 
 fn settings(limits: &config::Subscriber) -> Settings {

@@ -7,4 +7,5 @@ mod copy;
 mod inbox;
 mod mail;
 mod mongo;
+mod remote;
 mod sqlite;

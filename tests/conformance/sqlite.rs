@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use docket::sqlite::{self, DataDirectory};
 use tempfile::TempDir;
 
-struct Sqlite {
+pub(crate) struct Sqlite {
     folder: TempDir,
     copy: TempDir,
     /// What [`Adapter::close`] needs beside the trait object.
@@ -50,6 +50,13 @@ impl Adapter for Sqlite {
     /// There is one writer: what it writes is visible before the next is begun.
     async fn begin_late(&self, _store: &Arc<dyn Store>, _commit: Arc<Commit>) -> Option<Box<dyn Late>> {
         None
+    }
+}
+
+impl Sqlite {
+    /// What [`Adapter::open`] opened.
+    pub(crate) fn opened(&self) -> sqlite::Store {
+        self.opened.lock().expect("no panic").clone().expect("it is open")
     }
 }
 

@@ -90,6 +90,7 @@ fn process() -> Process {
         ops: "127.0.0.1:8081".to_owned(),
         version: "0.1.0".to_owned(),
         roles: vec!["orders".to_owned()],
+        active: Vec::new(),
         started_at: Timestamp::EPOCH,
         heartbeat_ms: 60_000,
     }
@@ -110,6 +111,7 @@ impl Docket {
         let ready = Arc::new(Ready::default());
         let service = Service {
             orders: orders.then(|| Arc::clone(&stub) as _),
+            history: None,
             readiness: Arc::clone(&ready) as _,
             nodes: Roll::new(process()),
             tree: Node::root("docket", Arc::new(SystemClock), Ledger::new("test"), 1),

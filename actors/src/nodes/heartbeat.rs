@@ -64,13 +64,23 @@ impl Roll {
 pub struct Heartbeat {
     nodes: Arc<dyn Nodes>,
     me: Process,
+    active: Active,
     roll: Roll,
 }
 
+/// Says which subscribers are at work in this process now.
+type Active = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
 impl Heartbeat {
-    /// Of that process, as often as it says itself, with the list for `roll`.
-    pub fn new(nodes: Arc<dyn Nodes>, me: Process, roll: Roll) -> Self {
-        Self { nodes, me, roll }
+    /// Of that process, as often as it says itself, with the list for `roll`. `active` says which subscribers are at work
+    /// in it when it is asked.
+    pub fn new(
+        nodes: Arc<dyn Nodes>,
+        me: Process,
+        active: impl Fn() -> Vec<String> + Send + Sync + 'static,
+        roll: Roll,
+    ) -> Self {
+        Self { nodes, me, active: Arc::new(active), roll }
     }
 
     /// Beats for ever: a job for a task child.
@@ -100,7 +110,7 @@ impl Heartbeat {
     }
 
     async fn once(&self, forget: bool) -> Result<(), StoreError> {
-        self.nodes.beat(&self.me).await?;
+        self.nodes.beat(&Process { active: (self.active)(), ..self.me.clone() }).await?;
         if forget {
             self.nodes.forget(FORGOTTEN_AFTER).await?;
         }
@@ -126,6 +136,7 @@ mod tests {
             ops: "127.0.0.1:8081".to_owned(),
             version: "1.0.0".to_owned(),
             roles: vec!["orders".to_owned()],
+            active: Vec::new(),
             started_at: Timestamp::EPOCH,
             heartbeat_ms: 2_000,
         }
@@ -147,8 +158,9 @@ mod tests {
 
     #[async_trait]
     impl Nodes for Registry {
-        async fn beat(&self, _: &Process) -> Result<(), StoreError> {
+        async fn beat(&self, me: &Process) -> Result<(), StoreError> {
             self.here()?;
+            assert_eq!(me.active, ["notification"]);
             self.beats.fetch_add(1, Ordering::Relaxed);
             Ok(())
         }
@@ -179,7 +191,8 @@ mod tests {
     async fn it_goes_on_while_the_store_is_away_and_the_list_grows_older() {
         let registry = Arc::new(Registry::default());
         let roll = Roll::new(process("a"));
-        let heartbeat = Heartbeat::new(registry.clone(), process("a"), roll.clone());
+        let heartbeat =
+            Heartbeat::new(registry.clone(), process("a"), || vec!["notification".to_owned()], roll.clone());
         let pass = |millis| tokio::time::timeout(Duration::from_millis(millis), heartbeat.beat());
         assert_eq!(alive(&roll), [("a".to_owned(), true)]);
 

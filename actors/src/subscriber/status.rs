@@ -103,6 +103,16 @@ pub enum SubscriberState {
     Stopped,
 }
 
+impl SubscriberState {
+    /// Whether the subscriber has its lease in this process.
+    pub fn is_at_work(self) -> bool {
+        match self {
+            Self::Starting | Self::Standby | Self::StoreAway | Self::Stopped => false,
+            Self::CatchingUp | Self::Running | Self::Paused | Self::DependencyDown => true,
+        }
+    }
+}
+
 impl SubscriberStatus {
     /// Of a subscriber that has not begun.
     pub fn starting(name: &'static str) -> Self {

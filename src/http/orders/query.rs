@@ -1,12 +1,11 @@
-//! The query parameters of reads. One that is unknown, there twice or unreadable is refused: a caller who mistypes
-//! `version` must not be given the present state instead.
+//! The query parameters of reads.
 
-use actix_web::web::Query;
 use actors::order::Version;
 use actors::order::error::At;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::super::parameters::{self, parameters, whole};
 use super::super::problem::Problem;
 
 const LIMIT_DEFAULT: usize = 100;
@@ -65,42 +64,10 @@ pub(super) fn page(query: &str) -> Result<(Version, usize), Problem> {
         Some(Some(after)) => Version(after),
         Some(None) => return Err(Problem::malformed("after must be a whole number from 0 to 4294967295.")),
     };
-    let limit = match limit.as_deref().map(whole) {
-        None => LIMIT_DEFAULT,
-        Some(Some(limit)) if (1..=LIMIT_MAX).contains(&(limit as usize)) => limit as usize,
-        Some(_) => return Err(Problem::malformed("limit must be a whole number from 1 to 1000.")),
-    };
-    Ok((after, limit))
+    Ok((after, parameters::limit(limit.as_deref(), LIMIT_DEFAULT, LIMIT_MAX)?))
 }
 
 /// Commands have none: `?dry_run=true` must not do it.
 pub(super) fn nothing(query: &str) -> Result<(), Problem> {
     parameters(query, []).map(|[]| ())
-}
-
-fn parameters<const N: usize>(query: &str, known: [&'static str; N]) -> Result<[Option<String>; N], Problem> {
-    let mut values = [const { None }; N];
-    if query.is_empty() {
-        return Ok(values);
-    }
-    let pairs = Query::<Vec<(String, String)>>::from_query(query);
-    let pairs = pairs.map_err(|_| Problem::malformed("The query cannot be read."))?;
-    for (name, value) in pairs.into_inner() {
-        match known.iter().position(|known| *known == name) {
-            None if known.is_empty() => return Err(Problem::malformed("There are no query parameters here.")),
-            None => {
-                let known = known.join(", ");
-                return Err(Problem::malformed(format!("A query parameter is unknown; there are: {known}.")));
-            }
-            Some(index) if values[index].is_some() => {
-                return Err(Problem::malformed(format!("{name} is there more than once.")));
-            }
-            Some(index) => values[index] = Some(value),
-        }
-    }
-    Ok(values)
-}
-
-fn whole(text: &str) -> Option<u32> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }

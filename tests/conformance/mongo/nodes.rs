@@ -18,6 +18,7 @@ fn process(name: &str) -> Process {
         ops: "127.0.0.1:8081".to_owned(),
         version: "1.2.3".to_owned(),
         roles: vec!["orders".to_owned(), "notification".to_owned()],
+        active: vec!["notification".to_owned()],
         // Far from the server's clock: it is told as it is, and nothing is computed with it.
         started_at: Timestamp::from_millis(1),
         heartbeat_ms: 50,
