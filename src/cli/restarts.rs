@@ -34,7 +34,10 @@ pub(super) fn run(server: &Server) -> Done {
             entry.path.to_string(),
             entry.cause.to_string(),
             entry.message.as_ref().map(|message| message.name.clone()).unwrap_or_default(),
-            format!("{} of {}", entry.attempt, entry.attempts_max),
+            match entry.attempts_max {
+                Some(max) => format!("{} of {max}", entry.attempt),
+                None => entry.attempt.to_string(),
+            },
             entry.decision.name().to_owned(),
             entry.next_try_at.map(|at| at.to_string()).unwrap_or_default(),
         ]);

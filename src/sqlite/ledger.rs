@@ -130,7 +130,7 @@ mod tests {
             cause: Cause::Stop,
             message: None,
             attempt: 1,
-            attempts_max: 5,
+            attempts_max: Some(5),
             within_ms: 60_000,
             decision: Decided::Restart,
             next_try_at: None,

@@ -185,7 +185,7 @@ async fn nothing_of_a_strangers_body_is_waited_for() {
     let answer = locked.docket.say(head.as_bytes().to_vec()).await;
     assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
     let lines =
-        format!("POST /api/import HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{{\"a\":");
+        "POST /api/import HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"a\":".to_owned();
     let answer = locked.docket.say_to(locked.docket.ops, lines.into_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
     assert!(began.elapsed() < Duration::from_secs(5), "somebody waited for {:?}", began.elapsed());

@@ -185,7 +185,7 @@ impl Relay {
         if !work.save(Some(checkpoint)).await? {
             return Ok(Ended::Superseded);
         }
-        tracing::info!(term = begun.term.0, "the relay is active here");
+        tracing::debug!(term = begun.term.0, "the relay is active here");
         let ended = work.run().await;
         work.leave(&ended).await;
         ended

@@ -149,6 +149,9 @@ impl Ledger {
     }
 
     /// Records a failure: gives it its number, logs it, counts it, tells the followers, queues it for the store.
+    ///
+    /// Of a child that is restarted for ever only the attempts 1 to 4, 8, 16, 32 … in a row are kept and told: a broker
+    /// that is away for a night would otherwise leave nothing else in the ledger. All are counted.
     pub fn record(&self, mut entry: Entry) -> Arc<Entry> {
         let entry = {
             let mut book = self.book();
@@ -158,6 +161,9 @@ impl Ledger {
             book.last_seq = entry.seq;
             *book.counts.entry((Arc::clone(&entry.kind), entry.cause.name(), entry.decision)).or_default() += 1;
             let entry = Arc::new(entry);
+            if is_repetition(&entry) {
+                return entry;
+            }
             if book.entries.len() == ENTRIES_MAX {
                 book.entries.pop_front();
             }
@@ -226,6 +232,10 @@ impl fmt::Debug for Ledger {
     }
 }
 
+fn is_repetition(entry: &Entry) -> bool {
+    entry.attempts_max.is_none() && entry.attempt > 4 && !entry.attempt.is_power_of_two()
+}
+
 fn log(entry: &Entry) {
     let message = entry.message.as_ref();
     let (name, detail) = (message.map(|m| m.name.as_str()), message.and_then(|m| m.detail.as_deref()));
@@ -262,7 +272,7 @@ mod tests {
             cause: Cause::Error { text: "no".to_owned() },
             message: None,
             attempt: 1,
-            attempts_max: 5,
+            attempts_max: Some(5),
             within_ms: 60_000,
             decision: Decided::Restart,
             next_try_at: Some(Timestamp::from_millis(at_millis + 100)),
@@ -284,6 +294,17 @@ mod tests {
         assert_eq!(second.record(entry(500)).seq, 1_003);
         let seqs: Vec<_> = second.last(9).iter().map(|entry| entry.seq).collect();
         assert_eq!(seqs, [1_003, 1_002, 1_001, 1_000]);
+    }
+
+    #[test]
+    fn what_is_tried_for_ever_leaves_room_for_others() {
+        let ledger = Ledger::new("test");
+        for attempt in 1..=5_000 {
+            ledger.record(Entry { attempt, attempts_max: None, ..entry(1_000) });
+        }
+        let attempts: Vec<_> = ledger.last(ENTRIES_MAX).iter().map(|entry| entry.attempt).collect();
+        assert_eq!(attempts, [4_096, 2_048, 1_024, 512, 256, 128, 64, 32, 16, 8, 4, 3, 2, 1]);
+        assert_eq!(ledger.counts().first().map(|count| count.count), Some(5_000));
     }
 
     #[tokio::test(start_paused = true)]

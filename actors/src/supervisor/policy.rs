@@ -47,6 +47,11 @@ impl Intensity {
     pub const UNLIMITED: Self = Self { restarts_max: u32::MAX, within: Duration::ZERO };
     /// Never restarted: the first failure is over it.
     pub const NONE: Self = Self { restarts_max: 0, within: Duration::ZERO };
+
+    /// How many restarts are borne within the window; `None`: there is no limit.
+    pub fn limit(&self) -> Option<u32> {
+        (*self != Self::UNLIMITED).then_some(self.restarts_max)
+    }
 }
 
 /// How long to wait before the next attempt: `first`, then `factor` times as long after each failure, up to `max`.
@@ -157,6 +162,11 @@ impl Record {
     /// An operator says that what was wrong is mended: all is forgotten.
     pub fn released(&mut self) {
         *self = Self::default();
+    }
+
+    /// How many failures there were without a time of good work between them.
+    pub fn in_a_row(&self) -> u32 {
+        self.in_a_row
     }
 
     /// How many restarts were borne within the window that ends `now`.

@@ -205,7 +205,7 @@ fn a_panic_keeps_the_address_and_the_queued_messages_in_order_and_drops_the_call
         assert_eq!(message.name, "Do");
         assert_eq!(message.detail.as_deref(), Some("own"));
         assert_eq!(message.caller_told.as_deref(), Some("504 outcome-unknown"));
-        assert_eq!((entry.attempt, entry.attempts_max, entry.decision), (1, 5, Decided::Restart));
+        assert_eq!((entry.attempt, entry.attempts_max, entry.decision), (1, Some(5), Decided::Restart));
         assert_eq!(entry.next_try_at, Some(entry.at.after(Duration::from_millis(100))));
     });
 }

@@ -104,9 +104,9 @@ pub struct NodeView {
     pub status: Status,
     /// Since when.
     pub since: Timestamp,
-    /// Restarts within the present window.
+    /// Restarts within the present window, or in a row where there is no limit.
     pub restarts: u32,
-    /// How many are borne.
+    /// How many are borne. `None`: there is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restarts_max: Option<u32>,
     /// The length of the window.
@@ -247,8 +247,11 @@ impl Node {
             importance: self.0.importance,
             status: board.status,
             since: board.since,
-            restarts: policy.map_or(0, |policy| board.record.borne(policy, Instant::now())),
-            restarts_max: policy.map(|policy| policy.intensity.restarts_max),
+            restarts: policy.map_or(0, |policy| match policy.intensity.limit() {
+                Some(_) => board.record.borne(policy, Instant::now()),
+                None => board.record.in_a_row(),
+            }),
+            restarts_max: policy.and_then(|policy| policy.intensity.limit()),
             within_ms: policy.map(|policy| millis(policy.intensity.within)),
             restarts_total: board.restarts_total,
             last_failure: board.last_failure.clone(),

@@ -21,11 +21,12 @@ pub(super) struct Written {
 pub(super) fn write_down(node: &Node, policy: &Policy, record: &Record, new: Written) -> Arc<Entry> {
     let at = node.now();
     let next_try_at = new.after.map(|after| at.after(after));
-    let restarts_max = policy.intensity.restarts_max;
-    let attempt = match (&new.cause, new.decided) {
-        (Cause::Operator, _) => 0,
-        (_, Decided::Restart) => record.borne(policy, Instant::now()),
-        (_, Decided::Quarantine | Decided::Escalate | Decided::End) => restarts_max,
+    let limit = policy.intensity.limit();
+    let attempt = match (&new.cause, new.decided, limit) {
+        (Cause::Operator, _, _) => 0,
+        (_, Decided::Restart, Some(_)) => record.borne(policy, Instant::now()),
+        (_, Decided::Quarantine | Decided::Escalate | Decided::End, Some(limit)) => limit,
+        (_, _, None) => record.in_a_row(),
     };
     let entry = node.ledger().record(Entry {
         seq: 0,
@@ -36,7 +37,7 @@ pub(super) fn write_down(node: &Node, policy: &Policy, record: &Record, new: Wri
         cause: new.cause,
         message: new.message,
         attempt,
-        attempts_max: restarts_max,
+        attempts_max: limit,
         within_ms: millis(policy.intensity.within),
         decision: new.decided,
         next_try_at,

@@ -26,10 +26,12 @@ pub struct Entry {
     /// What it was doing, when it had said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<Message>,
-    /// Which restart this is within the window; the first is 1. 0: it does not count (an operator's).
+    /// Which restart this is within the window, or in a row where there is no limit; the first is 1. 0: it does not count
+    /// (an operator's).
     pub attempt: u32,
-    /// How many restarts are borne within the window.
-    pub attempts_max: u32,
+    /// How many restarts are borne within the window. `None`: it is restarted for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts_max: Option<u32>,
     /// The length of the window.
     pub within_ms: u64,
     /// What follows.

@@ -15,7 +15,7 @@ use super::PATIENCE;
 
 /// How far the log was published.
 pub fn checkpoint(number: u32) -> Checkpoint {
-    let commit = (number % 2 == 0).then(|| CommitId(Uuid::from_u128(number.into())));
+    let commit = number.is_multiple_of(2).then(|| CommitId(Uuid::from_u128(number.into())));
     let log = LogId(Uuid::from_u128(7));
     let position = Position { log, token: format!("$it's \"{number}\""), commit };
     Checkpoint { position, recorded_at: Timestamp::from_millis(1_795_000_000_000 + i64::from(number)) }
