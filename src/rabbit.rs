@@ -7,6 +7,7 @@
 
 mod connection;
 mod consumer;
+pub mod probe;
 mod publisher;
 mod topology;
 pub mod uri;

@@ -3,6 +3,7 @@
 
 mod embedded;
 mod mongodb;
+mod rabbitmq;
 mod smtp;
 
 use std::net::{SocketAddr, TcpListener};
@@ -65,6 +66,9 @@ fn look_around(config: &Config) -> Result<Vec<Finding>, CommandError> {
     }
     if !config.notification.smtp_url.is_empty() {
         findings.push(block_on(async { Ok(smtp::look(config).await) })?);
+    }
+    if !config.rabbitmq.uri.is_empty() {
+        findings.extend(block_on(async { Ok(rabbitmq::look(config).await) })?);
     }
     findings.push(free("http.bind", config.http.bind));
     findings.push(free("ops.bind", config.ops.bind));

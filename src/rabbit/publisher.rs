@@ -16,12 +16,10 @@ use tokio::time::{Instant, sleep};
 
 use super::Rabbit;
 use super::connection::{Link, away, lost, no_answer};
-use super::topology::{self, EVENTS, ORDER_HEADER};
+use super::topology::{self, EVENTS, ORDER_HEADER, PERSISTENT};
 
 /// How long "there is no queue" is taken as known.
 const NO_QUEUE_FOR: Duration = Duration::from_secs(30);
-/// `delivery_mode` of what survives a restart of the broker.
-const PERSISTENT: u8 = 2;
 
 /// A connection for publishing. After an error it is used no more.
 pub(super) struct Publisher {

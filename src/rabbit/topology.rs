@@ -21,9 +21,12 @@ pub(crate) const EVENTS: &str = "orders";
 pub(super) const DEAD: &str = "orders.dead";
 /// The header that says which order an event is of.
 pub(crate) const ORDER_HEADER: &str = "orderid";
+/// `delivery_mode` of what survives a restart of the broker.
+pub(super) const PERSISTENT: u8 = 2;
 /// Most messages in a queue of what nobody can read; beyond it the oldest go.
 pub(super) const DEAD_MESSAGES_MAX: u32 = 10_000;
 
+const EXCHANGES: [(&str, ExchangeKind); 2] = [(EVENTS, ExchangeKind::Topic), (DEAD, ExchangeKind::Direct)];
 const EVERY_EVENT: &str = "order.#";
 const HASH: &str = "x-consistent-hash";
 const HASH_PLUGIN: &str = "rabbitmq_consistent_hash_exchange";
@@ -83,8 +86,10 @@ impl Names {
 
 /// Declares the exchanges that all share.
 pub(super) async fn declare_exchanges(link: &Link, channel: &Channel) -> Result<(), BrokerError> {
-    exchange(link, channel, EVENTS, ExchangeKind::Topic, FieldTable::default()).await?;
-    exchange(link, channel, DEAD, ExchangeKind::Direct, FieldTable::default()).await
+    for (name, kind) in EXCHANGES {
+        exchange(link, channel, name, kind, durable(), FieldTable::default()).await?;
+    }
+    Ok(())
 }
 
 /// Declares all that a subscription needs, on a channel of its own: an error closes it.
@@ -101,7 +106,8 @@ pub(super) async fn declare(
     let source = match &names.spread {
         None => (EVENTS, EVERY_EVENT),
         Some(spread) => {
-            hash_exchange(link, channel, spread).await?;
+            declare_hash(link, channel, spread, durable()).await?;
+            bind_exchange(link, channel, spread).await?;
             (spread.as_str(), "1")
         }
     };
@@ -109,10 +115,30 @@ pub(super) async fn declare(
         queue(link, channel, name, arguments(settings, &names)).await?;
         bind(link, channel, name, source.0, source.1).await?;
     }
-    for leftover in names.leftovers() {
-        refuse_leftover(link, &leftover, subscription).await?;
-    }
+    refuse_leftovers(link, &names, subscription).await?;
     Ok(names)
+}
+
+/// How many queues of a subscription are there. Of what is there it is asked whether it is what docket declares; nothing
+/// is made.
+pub(super) async fn fits(link: &Link, settings: &Settings, subscription: &Subscription) -> Result<usize, BrokerError> {
+    let names = Names::of(subscription);
+    for (name, kind) in EXCHANGES {
+        if exchange_is_there(link, name).await? {
+            let options = durable();
+            exchange(link, &link.channel().await?, name, kind, options, FieldTable::default()).await?;
+        }
+    }
+    let queues = names.queues.iter().map(|name| (name, arguments(settings, &names)));
+    let mut there = 0;
+    for (name, arguments) in queues.chain([(&names.dead, dead_arguments())]) {
+        if messages_in(link, &link.channel().await?, name).await?.is_some() {
+            queue(link, &link.channel().await?, name, arguments).await?;
+            there += 1;
+        }
+    }
+    refuse_leftovers(link, &names, subscription).await?;
+    Ok(there)
 }
 
 /// The arguments of a queue that is consumed.
@@ -132,7 +158,8 @@ fn dead_arguments() -> FieldTable {
     arguments
 }
 
-fn quorum() -> FieldTable {
+/// What all queues have.
+pub(super) fn quorum() -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), text("quorum"));
     arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERIES_MAX));
@@ -144,14 +171,18 @@ fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
 
+fn durable() -> ExchangeDeclareOptions {
+    ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() }
+}
+
 async fn exchange(
     link: &Link,
     channel: &Channel,
     name: &str,
     kind: ExchangeKind,
+    options: ExchangeDeclareOptions,
     arguments: FieldTable,
 ) -> Result<(), BrokerError> {
-    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     let doing = format!("declare the exchange {name}");
     let declared = async { Ok(channel.exchange_declare(name.into(), kind, options, arguments).await) };
     let Err(error) = link.answer(&doing, declared).await? else { return Ok(()) };
@@ -164,10 +195,16 @@ async fn exchange(
     }
 }
 
-async fn hash_exchange(link: &Link, channel: &Channel, name: &str) -> Result<(), BrokerError> {
+/// Declares an exchange that spreads the orders among the queues bound to it.
+pub(super) async fn declare_hash(
+    link: &Link,
+    channel: &Channel,
+    name: &str,
+    options: ExchangeDeclareOptions,
+) -> Result<(), BrokerError> {
     let mut arguments = FieldTable::default();
     arguments.insert("hash-header".into(), text(ORDER_HEADER));
-    let declared = exchange(link, channel, name, ExchangeKind::Custom(HASH.to_owned()), arguments).await;
+    let declared = exchange(link, channel, name, ExchangeKind::Custom(HASH.to_owned()), options, arguments).await;
     declared.map_err(|error| match error {
         BrokerError::Away(said) | BrokerError::Mismatch(said) if is_unknown_type(&said) => {
             BrokerError::Mismatch(format!(
@@ -176,7 +213,10 @@ async fn hash_exchange(link: &Link, channel: &Channel, name: &str) -> Result<(),
             ))
         }
         error @ (BrokerError::Away(_) | BrokerError::Mismatch(_)) => error,
-    })?;
+    })
+}
+
+async fn bind_exchange(link: &Link, channel: &Channel, name: &str) -> Result<(), BrokerError> {
     let binding = channel.exchange_bind(
         name.into(),
         EVENTS.into(),
@@ -216,16 +256,30 @@ async fn bind(link: &Link, channel: &Channel, queue: &str, exchange: &str, key: 
 }
 
 /// A queue from a time with another number of partitions would go on to take events that nobody consumes.
-async fn refuse_leftover(link: &Link, name: &str, subscription: &Subscription) -> Result<(), BrokerError> {
-    if messages_in(link, &link.channel().await?, name).await?.is_none() {
-        return Ok(());
-    }
+async fn refuse_leftovers(link: &Link, names: &Names, subscription: &Subscription) -> Result<(), BrokerError> {
     let (subscriber, partitions) = (subscription.subscriber, subscription.partitions);
-    Err(BrokerError::Mismatch(format!(
-        "the queue {name} is there, from a time when the number of partitions of {subscriber} was not {partitions}. Delete \
-         every queue of it (`rabbitmqctl delete_queue {name}`, and so on), and docket declares what it needs: nothing is \
-         lost, the log has every event"
-    )))
+    for name in names.leftovers() {
+        if messages_in(link, &link.channel().await?, &name).await?.is_some() {
+            return Err(BrokerError::Mismatch(format!(
+                "the queue {name} is there, from a time when the number of partitions of {subscriber} was not \
+                 {partitions}. Delete every queue of that time (`rabbitmqctl delete_queue {name}`, and so on): nothing is \
+                 lost, the log has every event"
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn exchange_is_there(link: &Link, name: &str) -> Result<bool, BrokerError> {
+    let doing = format!("look at the exchange {name}");
+    let channel = link.channel().await?;
+    let options = ExchangeDeclareOptions { passive: true, ..durable() };
+    let looking = channel.exchange_declare(name.into(), ExchangeKind::Topic, options, FieldTable::default());
+    match link.answer(&doing, async { Ok(looking.await) }).await? {
+        Ok(()) => Ok(true),
+        Err(error) if is(&error, AMQPSoftError::NOTFOUND) => Ok(false),
+        Err(error) => Err(away(&doing, &error)),
+    }
 }
 
 /// How many messages wait in a queue; nothing when there is no such queue, and the channel is closed then.

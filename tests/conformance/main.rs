@@ -7,5 +7,6 @@ mod copy;
 mod inbox;
 mod mail;
 mod mongo;
+mod rabbit;
 mod remote;
 mod sqlite;

@@ -5,6 +5,7 @@
 //! ([`killed`]).
 
 pub mod append;
+pub mod broker;
 pub mod checkpoint;
 pub mod follow;
 pub mod inbox;

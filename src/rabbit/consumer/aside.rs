@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::rabbit::Rabbit;
 use crate::rabbit::connection::Link;
-use crate::rabbit::topology::{DEAD, DEAD_MESSAGES_MAX, Names, ORDER_HEADER};
+use crate::rabbit::topology::{DEAD, DEAD_MESSAGES_MAX, Names, ORDER_HEADER, PERSISTENT};
 
 /// Why it was set aside, in words.
 const REASON: &str = "x-docket-reason";
@@ -27,7 +27,6 @@ const HISTORY: [&str; 6] =
 const IN_THE_WAY: [&str; 2] = ["maxlen", "expired"];
 /// A reason that is longer is cut.
 const REASON_BYTES_MAX: usize = 1_000;
-const PERSISTENT: u8 = 2;
 
 /// Where a delivery had been published.
 #[derive(Clone)]
