@@ -36,6 +36,11 @@ pub(super) struct Consumer {
     /// For questions.
     asking: Channel,
     deliveries: SelectAll<BoxStream<'static, Result<lapin::message::Delivery, BrokerError>>>,
+    /// Those that came before their turn: each queue's come by themselves, and only their tags say which was first. What
+    /// is acknowledged up to one of them must not be still in here.
+    early: BTreeMap<u64, lapin::message::Delivery>,
+    /// The tag whose turn it is. A channel has one after the other, and on this one nothing else comes.
+    turn: u64,
     /// Those that were handed out and not acknowledged.
     unacknowledged: BTreeMap<Tag, HandedOut>,
     acknowledged: Tag,
@@ -70,6 +75,8 @@ impl Consumer {
             _channel: channel,
             asking,
             deliveries,
+            early: BTreeMap::new(),
+            turn: 1,
             unacknowledged: BTreeMap::new(),
             acknowledged: Tag(0),
             aside: None,
@@ -80,9 +87,15 @@ impl Consumer {
     /// The next one; dropping the future loses nothing.
     async fn next_one(&mut self) -> Result<lapin::message::Delivery, BrokerError> {
         loop {
+            if let Some(delivery) = self.in_turn() {
+                return Ok(delivery);
+            }
             tokio::select! {
                 biased;
-                next = self.deliveries.next() => return next.unwrap_or_else(|| Err(lost())),
+                next = self.deliveries.next() => {
+                    self.came(next.unwrap_or_else(|| Err(lost()))?);
+                    continue;
+                }
                 // The driver says it when it finds out; this does not rest on its saying so.
                 () = sleep(LOOKED_EVERY) => {}
             }
@@ -90,6 +103,16 @@ impl Consumer {
                 return Err(lost());
             }
         }
+    }
+
+    fn came(&mut self, delivery: lapin::message::Delivery) {
+        self.early.insert(delivery.delivery_tag, delivery);
+    }
+
+    fn in_turn(&mut self) -> Option<lapin::message::Delivery> {
+        let delivery = self.early.remove(&self.turn)?;
+        self.turn += 1;
+        Some(delivery)
     }
 
     fn handed_out(&mut self, delivery: lapin::message::Delivery) -> Delivery {
@@ -104,8 +127,12 @@ impl Consumer {
         let first = self.next_one().await?;
         let mut ready = vec![self.handed_out(first)];
         while ready.len() < max {
+            if let Some(delivery) = self.in_turn() {
+                ready.push(self.handed_out(delivery));
+                continue;
+            }
             match self.deliveries.next().now_or_never() {
-                Some(Some(Ok(delivery))) => ready.push(self.handed_out(delivery)),
+                Some(Some(Ok(delivery))) => self.came(delivery),
                 Some(Some(Err(error))) => {
                     self.failed = Some(error);
                     break;

@@ -1,5 +1,6 @@
 //! RabbitMQ: a virtual host of its own for each test, on the broker that `DOCKET_TEST_RABBITMQ_URL` names.
 
+mod blocked;
 mod dead_letters;
 mod lost;
 mod mismatch;

@@ -265,6 +265,7 @@ pub async fn partitions_keep_an_order_together<A: Adapter>() {
     }
     assert_eq!(of_order.len(), orders.len());
     assert!(of_order.values().all(|numbers| numbers.iter().copied().eq(0..10)), "{of_order:?}");
+    assert!(came.windows(2).all(|pair| pair[0].tag < pair[1].tag), "what is acknowledged up to one was handed out");
     acknowledge(&mut consume, came[came.len() - 1].tag).await;
     drop(consume);
     let mut again = consumer(&broker, &Subscription { partitions: 3, prefetch: 1_000, ..ANALYTICS }).await;
