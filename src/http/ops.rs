@@ -99,11 +99,10 @@ pub(super) async fn tree(service: Data<Service>) -> HttpResponse {
 
 /// In which instance a subscriber is active, as far as it is known here.
 fn active_in(service: &Service, status: &SubscriberStatus) -> Option<(&'static str, String)> {
-    let instance = match status.state {
-        SubscriberState::Standby => status.active_in.clone()?,
-        state => state.is_at_work().then(|| service.nodes.me().to_owned())?,
-    };
-    Some((status.name, instance))
+    if status.state == SubscriberState::Standby {
+        return Some((status.name, status.active_in.clone()?));
+    }
+    status.state.is_at_work().then(|| (status.name, service.nodes.me().to_owned()))
 }
 
 /// How far the log was published, as far as it is known in this process.
