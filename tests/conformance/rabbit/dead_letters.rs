@@ -72,7 +72,7 @@ async fn what_a_full_queue_lost_is_never_put_back() {
 async fn what_comes_back_comes_to_the_queue_of_its_order() {
     let host = Host::new();
     let subscription = Subscription { partitions: 4, ..ANALYTICS };
-    let broker = host.rabbit(&[subscription.clone()]);
+    let broker = host.rabbit(std::slice::from_ref(&subscription));
     let mut consume = consumer(&broker, &subscription).await;
     let beside = host.beside().await;
     let order = OrderId::generate();
