@@ -1,6 +1,7 @@
 //! The system from outside: the built program, real sockets, real files, real kills. Nothing in here knows how docket
 //! works, only what it promises.
 
+mod auth;
 mod commands;
 mod consumer;
 mod copy;
