@@ -61,6 +61,9 @@ enum Command {
         /// The configuration; else config.toml in the working directory, if there is one.
         #[arg(long, value_name = "PATH")]
         config: Option<PathBuf>,
+        /// Look at what these parts need, such as notification, where not all run.
+        #[arg(long, value_name = "PART", value_delimiter = ',')]
+        only: Vec<String>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -97,7 +100,7 @@ pub fn run(serve: impl FnOnce(Config, Only) -> ExitCode) -> ExitCode {
             Ok(config) => return serve(config, Only::named(args.only)),
             Err(error) => Err(error),
         },
-        Some(Command::Check { config, json }) => check::run(config.as_deref(), json),
+        Some(Command::Check { config, only, json }) => check::run(config.as_deref(), &Only::named(only), json),
         Some(Command::Healthy(args)) => healthy::run(&args),
         Some(Command::Order(args)) => order::run(args),
         Some(Command::Tree(server)) => tree::run(&server),

@@ -2,6 +2,7 @@
 //! relies on. Changes nothing that stays, except that the data folder is made.
 
 mod embedded;
+mod history;
 mod mongodb;
 mod rabbitmq;
 mod smtp;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use super::client::block_on;
 use super::{CommandError, Done, NOT_DONE, load, print, print_json};
 use crate::config::Config;
+use crate::system::Only;
 
 /// One thing that was looked at.
 #[derive(Serialize)]
@@ -27,9 +29,9 @@ struct Finding {
     detail: String,
 }
 
-pub(super) fn run(path: Option<&Path>, json: bool) -> Done {
+pub(super) fn run(path: Option<&Path>, only: &Only, json: bool) -> Done {
     let findings = match load(path) {
-        Ok(config) => look_around(&config)?,
+        Ok(config) => look_around(&config, only)?,
         Err(error) => vec![bad("configuration", error.to_string())],
     };
     if json {
@@ -53,12 +55,13 @@ impl Finding {
     }
 }
 
-fn look_around(config: &Config) -> Result<Vec<Finding>, CommandError> {
+/// Looks at what those parts need.
+fn look_around(config: &Config, only: &Only) -> Result<Vec<Finding>, CommandError> {
     let mut findings = vec![good("configuration", "every key is right".to_owned())];
     if config.mongodb.uri.is_empty() {
         findings.extend(embedded::look(config));
     } else {
-        findings.extend(block_on(async { Ok(mongodb::look(&config.mongodb).await) })?);
+        findings.extend(block_on(async { Ok(mongodb::look(&config.mongodb, only.without_orders()).await) })?);
         if config.notification.smtp_url.is_empty() {
             // For the mails.
             findings.push(embedded::disk(&config.data.directory));
@@ -69,6 +72,9 @@ fn look_around(config: &Config) -> Result<Vec<Finding>, CommandError> {
     }
     if !config.rabbitmq.uri.is_empty() {
         findings.extend(block_on(async { Ok(rabbitmq::look(config).await) })?);
+    }
+    if !only.orders() {
+        findings.push(block_on(async { Ok(history::look(config).await) })?);
     }
     findings.push(free("http.bind", config.http.bind));
     findings.push(free("ops.bind", config.ops.bind));

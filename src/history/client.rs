@@ -177,6 +177,9 @@ impl Client {
     fn refused(&self, status: StatusCode, problem: Option<Problem<'_>>) -> LogError {
         match (status, problem) {
             (StatusCode::UNAUTHORIZED, _) => self.away("it does not know history.key (401)").into(),
+            (StatusCode::FORBIDDEN, Some(problem)) if problem.name() == "foreign-origin" => {
+                self.away("it does not know itself under that name: its ops.hosts must have it").into()
+            }
             (StatusCode::FORBIDDEN, Some(problem)) => self.away(format!("{} (403)", problem.detail)).into(),
             (StatusCode::FORBIDDEN, None) => self.away("it does not allow that to history.key (403)").into(),
             (_, Some(problem)) => self.problem(&problem),
@@ -272,6 +275,7 @@ mod tests {
         for (status, problem, word) in [
             (401, problem("unauthorized"), "history.key"),
             (403, problem("forbidden"), "so it is"),
+            (403, problem("foreign-origin"), "ops.hosts"),
             (403, None, "history.key"),
             (503, problem("store-away"), "so it is"),
             (404, None, "ops.bind"),

@@ -33,8 +33,14 @@ impl Only {
     }
 
     /// Whether orders are among them.
-    pub(super) fn orders(&self) -> bool {
+    pub fn orders(&self) -> bool {
         self.runs(ORDERS)
+    }
+
+    /// The first of the subscribers that run without orders, where these are left out.
+    pub fn without_orders(&self) -> Option<&str> {
+        let names = self.0.as_deref().filter(|_| !self.orders());
+        names.and_then(|names| names.first()).map(String::as_str)
     }
 
     fn runs(&self, name: &str) -> bool {

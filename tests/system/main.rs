@@ -20,4 +20,5 @@ mod poison;
 mod positions;
 mod readme;
 mod replicas;
+mod roles;
 mod shutdown;

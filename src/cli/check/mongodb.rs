@@ -1,5 +1,5 @@
 //! A MongoDB deployment: whether it does what docket's promises rest on. Each thing is done for real, in a collection of
-//! its own in the order service's database, which is removed afterwards whatever was found.
+//! its own, which is removed afterwards whatever was found.
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{Finding, bad, good, warning};
 use crate::config::{Mongodb, millis};
 use crate::mongo::error::{code, is_duplicate_key};
+use crate::mongo::inbox::subscriber_database;
 use crate::mongo::server::Hello;
 use crate::mongo::unusable::{Unusable, answered, unusable};
 use crate::mongo::{ConnectError, Server};
@@ -28,8 +29,9 @@ const WRITE_CONFLICT: i32 = 112;
 /// What was found, or why it was not found.
 type Found = Result<String, Unusable>;
 
-/// Looks at everything. What stands on something that is not there is left out.
-pub(super) async fn look(config: &Mongodb) -> Vec<Finding> {
+/// Looks at everything, in the order service's database, or in that of a subscriber whose process has no other. What
+/// stands on something that is not there is left out.
+pub(super) async fn look(config: &Mongodb, subscriber: Option<&str>) -> Vec<Finding> {
     let (server, hello) = match reach(config).await {
         Ok(reached) => reached,
         Err(why) => return vec![bad("mongodb.uri", format!("{}: {why}", config.uri))],
@@ -41,7 +43,7 @@ pub(super) async fn look(config: &Mongodb) -> Vec<Finding> {
     }
     findings.push(good("replica set", members(&hello)));
     findings.push(clock(&server).await);
-    let place = Place::new(config, &server);
+    let place = Place::new(config, &server, subscriber);
     place.look(&mut findings).await;
     findings
 }
@@ -83,15 +85,20 @@ fn clocks(differs: i64, round_trip: i64) -> Finding {
 struct Place {
     server: Server,
     database: Database,
+    /// What else must be allowed.
+    others: String,
     scratch: Collection<Document>,
     within: Duration,
 }
 
 impl Place {
-    fn new(config: &Mongodb, server: &Server) -> Self {
-        let database = server.database(&config.database);
+    fn new(config: &Mongodb, server: &Server, subscriber: Option<&str>) -> Self {
+        let orders = &config.database;
+        let name = subscriber.map_or_else(|| orders.clone(), |name| subscriber_database(orders, name));
+        let database = server.database(&name);
+        let others = format!("every subscriber NAME needs the same in {}", subscriber_database(orders, "NAME"));
         let scratch = database.collection(&format!("check_{}", Uuid::now_v7().simple()));
-        Self { server: server.clone(), database, scratch, within: millis(config.answer_timeout_ms) }
+        Self { server: server.clone(), database, others, scratch, within: millis(config.answer_timeout_ms) }
     }
 
     async fn look(&self, findings: &mut Vec<Finding>) {
@@ -120,10 +127,7 @@ impl Place {
         self.answered(self.database.create_collection(self.scratch.name())).await?;
         let index = mongodb::IndexModel::builder().keys(doc! { "a": 1 }).build();
         self.answered(self.scratch.create_index(index)).await?;
-        let database = self.database.name();
-        Ok(format!(
-            "collections and indexes can be made in {database}; every subscriber NAME needs the same in {database}_NAME"
-        ))
+        Ok(format!("collections and indexes can be made in {}; {}", self.database.name(), self.others))
     }
 
     async fn write_is_durable(&self) -> Found {

@@ -76,23 +76,39 @@ impl Folder {
         self.try_start().await.unwrap_or_else(|said| panic!("docket ended before it served:\n{said}"))
     }
 
+    /// As `start`, of a docket that runs only these parts.
+    pub(crate) async fn start_only(&self, parts: &str) -> Docket {
+        let started = self.try_start_program(Path::new(DOCKET), &["--only", parts]).await;
+        started.unwrap_or_else(|said| panic!("docket ended before it served:\n{said}"))
+    }
+
     /// As `start`, of a docket with subscribers of its own: that program of `examples/`.
     pub(crate) async fn start_example(&self, name: &str) -> Docket {
+        self.start_example_with(name, &[]).await
+    }
+
+    /// As `start_example`, of one that runs only these parts.
+    pub(crate) async fn start_example_only(&self, name: &str, parts: &str) -> Docket {
+        self.start_example_with(name, &["--only", parts]).await
+    }
+
+    async fn start_example_with(&self, name: &str, arguments: &[&str]) -> Docket {
         let program = Path::new(DOCKET).with_file_name("examples").join(name);
         assert!(program.exists(), "{} is missing: run `cargo build --examples`", program.display());
-        let started = self.try_start_program(&program).await;
+        let started = self.try_start_program(&program, arguments).await;
         started.unwrap_or_else(|said| panic!("{name} ended before it served:\n{said}"))
     }
 
     /// A docket on this folder once it serves, or what it said when it ended instead.
     pub(crate) async fn try_start(&self) -> Result<Docket, String> {
-        self.try_start_program(Path::new(DOCKET)).await
+        self.try_start_program(Path::new(DOCKET), &[]).await
     }
 
-    async fn try_start_program(&self, program: &Path) -> Result<Docket, String> {
+    async fn try_start_program(&self, program: &Path, arguments: &[&str]) -> Result<Docket, String> {
         let log = tempfile::NamedTempFile::new().expect("a file for the log");
         let output = || Stdio::from(File::options().append(true).open(log.path()).expect("the log"));
-        let child = self.command_of(program, &[]).stdout(output()).stderr(output()).spawn().expect("the built docket");
+        let child =
+            self.command_of(program, arguments).stdout(output()).stderr(output()).spawn().expect("the built docket");
         let mut process = Process(child);
         let said = || std::fs::read_to_string(log.path()).expect("the log");
         let (http, ops) = loop {
@@ -179,6 +195,11 @@ impl Folder {
     /// The database of the orders, or of a subscriber. Only where the store is MongoDB.
     pub(crate) async fn database(&self, subscriber: Option<&str>) -> Database {
         self.stored.database(subscriber).await
+    }
+
+    /// The documents of a subscriber's collection: of each its id and its text.
+    pub(crate) async fn documents(&self, subscriber: &str, collection: &str) -> Vec<(String, String)> {
+        self.stored.documents(subscriber, collection).await
     }
 
     /// Damages the data of an order's first event in the store, as a failing disk or a careless hand would.

@@ -154,6 +154,30 @@ impl Stored {
         recorded
     }
 
+    /// The documents of a subscriber's collection: of each its id and its text.
+    pub(super) async fn documents(&self, subscriber: &str, collection: &str) -> Vec<(String, String)> {
+        match self {
+            Self::Files(data) => {
+                let inbox = open(data, &format!("{subscriber}.db"));
+                let mut documents =
+                    inbox.prepare("SELECT id, body FROM documents WHERE collection = ?1").expect("its documents");
+                let documents = documents.query_map([collection], |row| Ok((row.get(0)?, row.get(1)?)));
+                documents.expect("documents").map(|document| document.expect("a document")).collect()
+            }
+            Self::Database { uri, name, .. } => {
+                let documents =
+                    database(uri, &format!("{name}_{subscriber}")).await.collection::<Document>("documents");
+                let prefix = format!("0/{collection}/");
+                let found =
+                    documents.find(doc! { "_id": { "$regex": format!("^{prefix}") } }).await.expect("documents");
+                let text = |document: &Document, field| document.get_str(field).expect("a text").to_owned();
+                let read =
+                    |document| (text(document, "_id").trim_start_matches(&prefix).to_owned(), text(document, "body"));
+                all(found).await.iter().map(read).collect()
+            }
+        }
+    }
+
     /// Damages the data of an order's first event, as a failing disk or a careless hand would.
     pub(super) async fn damage(&self, order: &str) {
         let key = format!("{order}:0000000001");

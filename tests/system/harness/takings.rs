@@ -7,7 +7,7 @@ use mongodb::bson::{Document, doc};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Docket, Folder, all};
+use super::{Docket, Folder};
 
 /// Orders that are read at the same time.
 const AT_ONCE: usize = 32;
@@ -23,13 +23,9 @@ struct Sum {
 
 /// What is stored.
 pub(crate) async fn stored(folder: &Folder) -> Takings {
-    let documents = folder.database(Some("takings")).await.collection::<Document>("documents");
-    let currencies = documents.find(doc! { "_id": { "$regex": "^0/currencies/" } }).await.expect("documents");
     let mut takings = Takings::new();
-    for document in all(currencies).await {
-        let currency = document.get_str("_id").expect("an id").trim_start_matches("0/currencies/").to_owned();
-        let body = document.get_str("body").expect("its text");
-        let sums: BTreeMap<String, Sum> = serde_json::from_str(body).expect("sums");
+    for (currency, body) in folder.documents("takings", "currencies").await {
+        let sums: BTreeMap<String, Sum> = serde_json::from_str(&body).expect("sums");
         takings.extend(sums.into_iter().map(|(status, sum)| ((currency.clone(), status), (sum.orders, sum.total))));
     }
     takings.retain(|_, sum| *sum != (0, 0));
