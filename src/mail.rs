@@ -11,7 +11,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use files::MailFolder;
-pub use smtp::{Reached, SmtpMailer};
+pub use smtp::{Deadlines, Reached, SmtpMailer};
 pub use url::SmtpUrl;
 
 /// Why no mail can be sent, now or later.

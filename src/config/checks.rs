@@ -15,6 +15,11 @@ const ATTEMPTS_MAX: u32 = 5;
 /// Least connections that docket can live on.
 const POOL_LEAST: u32 = 8;
 
+const RELAY_LEASE: &str = "rabbitmq.lease_ms";
+
+/// A process that publishes renews its lease several times before it ends.
+const RELAY_LEASE_LEAST_MS: u64 = 1_000;
+
 impl Config {
     /// Keys with a value that no docket can run on.
     pub(super) fn out_of_range(&self) -> Vec<(String, String)> {
@@ -90,25 +95,39 @@ impl Config {
         let transaction = answer.saturating_mul(2);
         let overridden = self.subscribers.iter().map(|(name, limits)| (format!("subscribers.{name}"), limits));
         let sections = overridden.chain([("subscriber".to_owned(), &self.subscriber)]);
-        let short = sections.filter(|(_, limits)| !self.mongodb.uri.is_empty() && limits.lease_ms < transaction);
+        let leases = sections.map(|(section, limits)| (format!("{section}.lease_ms"), limits.lease_ms));
+        let leases = leases.chain([(RELAY_LEASE.to_owned(), self.rabbitmq.lease_ms)]);
+        let short = leases.filter(|(_, lease)| !self.mongodb.uri.is_empty() && *lease < transaction);
         let reason = format!(
             "must be {transaction} or more, twice mongodb.answer_timeout_ms ({answer}): else a lease ends while its holder \
              is in a transaction"
         );
-        short.map(|(section, _)| (format!("{section}.lease_ms"), reason.clone())).collect()
+        let mut wrong: Vec<_> = short.map(|(key, _)| (key, reason.clone())).collect();
+        if (1..RELAY_LEASE_LEAST_MS).contains(&self.rabbitmq.lease_ms)
+            && wrong.iter().all(|(key, _)| key != RELAY_LEASE)
+        {
+            let reason =
+                format!("must be {RELAY_LEASE_LEAST_MS} or more: else processes take it from each other for ever");
+            wrong.push((RELAY_LEASE.to_owned(), reason));
+        }
+        wrong
     }
 
     fn mails_wrong(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let Notification { smtp_url, smtp_timeout_ms, .. } = &self.notification;
+        let Notification { smtp_url, smtp_timeout_ms, smtp_accept_timeout_ms, .. } = &self.notification;
         let by_smtp = !smtp_url.is_empty();
         let address = by_smtp.then(|| smtp_url.check().err()).flatten();
-        let most = self.subscriber(Mailing::NAME).handler_timeout_ms / 2;
-        let timeout = (by_smtp && *smtp_timeout_ms > most).then(|| {
+        let most = self.subscriber(Mailing::NAME).effect_timeout_ms / 2;
+        let timeout = (by_smtp && smtp_timeout_ms.saturating_add(*smtp_accept_timeout_ms) > most).then(|| {
             format!(
-                "must be at most {most}, half of handler_timeout_ms: else a server that is away looks like a slow mail"
+                "must be, together with smtp_timeout_ms ({smtp_timeout_ms}), at most {most}, half of the subscriber's \
+                 effect_timeout_ms: else a mail that waited for a connection is given up while the server takes it, and \
+                 sent again"
             )
         });
-        [("smtp_url", address), ("smtp_timeout_ms", timeout)].into_iter().filter_map(|(key, wrong)| Some((key, wrong?)))
+        [("smtp_url", address), ("smtp_accept_timeout_ms", timeout)]
+            .into_iter()
+            .filter_map(|(key, wrong)| Some((key, wrong?)))
     }
 
     fn mongodb_wrong(&self) -> impl Iterator<Item = (&'static str, String)> {
@@ -129,7 +148,7 @@ impl Config {
             .filter_map(|(key, wrong)| Some((key, wrong?)))
     }
 
-    fn positive(&self) -> [(&'static str, u64); 38] {
+    fn positive(&self) -> [(&'static str, u64); 39] {
         [
             ("http.connections_max", self.http.connections_max.into()),
             ("http.head_timeout_ms", self.http.head_timeout_ms),
@@ -148,6 +167,7 @@ impl Config {
             ("rabbitmq.lease_ms", self.rabbitmq.lease_ms),
             ("notification.smtp_connections_max", self.notification.smtp_connections_max.into()),
             ("notification.smtp_timeout_ms", self.notification.smtp_timeout_ms),
+            ("notification.smtp_accept_timeout_ms", self.notification.smtp_accept_timeout_ms),
             ("orders.passivate_after_ms", self.orders.passivate_after_ms),
             ("orders.live_max", self.orders.live_max.into()),
             ("orders.waiting_max", self.orders.waiting_max.into()),

@@ -97,11 +97,18 @@ sections! {
         effects_at_once_max: u32,
         effects_max: u32,
         handler_timeout_ms: u64,
+        effect_timeout_ms: u64,
         partitions: u16,
         lease_ms: u64,
     }
     /// `[notification]`
-    Notification { smtp_url: SmtpUrl, from: String, smtp_connections_max: u32, smtp_timeout_ms: u64 }
+    Notification {
+        smtp_url: SmtpUrl,
+        from: String,
+        smtp_connections_max: u32,
+        smtp_timeout_ms: u64,
+        smtp_accept_timeout_ms: u64,
+    }
     /// `[supervisor]`
     Supervisor {
         restarts_max: u32,
@@ -149,7 +156,7 @@ impl Rabbitmq {
 
 impl Subscriber {
     /// Its limits, each 1 or more.
-    pub(super) fn positive(&self) -> [(&'static str, u64); 16] {
+    pub(super) fn positive(&self) -> [(&'static str, u64); 17] {
         [
             ("attempts_max", self.attempts_max.into()),
             ("backoff_first_ms", self.backoff_first_ms),
@@ -164,6 +171,7 @@ impl Subscriber {
             ("effects_loaded_max", self.effects_loaded_max.into()),
             ("effects_at_once_max", self.effects_at_once_max.into()),
             ("handler_timeout_ms", self.handler_timeout_ms),
+            ("effect_timeout_ms", self.effect_timeout_ms),
             ("lease_ms", self.lease_ms),
             ("partitions", self.partitions.into()),
             ("effects_max", self.effects_max.into()),

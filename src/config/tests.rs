@@ -235,9 +235,14 @@ fn a_mail_server_is_shown_without_its_password_and_left_before_its_mail_is_too_l
     assert!(!format!("{config:?}").contains("s3cret"));
     let said = load("[notification]\nsmtp_url = \"smtp://u:s3cret@mail?x=1\"", &[]).expect_err("wrong");
     assert!(said.contains("notification.smtp_url") && !said.contains("s3cret"), "{said}");
-    let late = "[notification]\nsmtp_url = \"smtp://mail\"\nsmtp_timeout_ms = 15001";
-    refused(late, &[], &["notification.smtp_timeout_ms", "15000", "handler_timeout_ms"]);
-    load(late, &[("DOCKET__SUBSCRIBERS__NOTIFICATION__HANDLER_TIMEOUT_MS", "40000")]).expect("enough");
+    let late = "[notification]\nsmtp_url = \"smtp://mail\"\nsmtp_accept_timeout_ms = 65001";
+    refused(
+        late,
+        &[],
+        &["notification.smtp_accept_timeout_ms", "smtp_timeout_ms (10000)", "75000", "effect_timeout_ms"],
+    );
+    load(late, &[("DOCKET__SUBSCRIBERS__NOTIFICATION__EFFECT_TIMEOUT_MS", "150002")]).expect("enough");
+    load(late, &[("DOCKET__NOTIFICATION__SMTP_TIMEOUT_MS", "9999")]).expect("enough");
 }
 
 #[test]
@@ -250,6 +255,10 @@ fn what_mongodb_cannot_take_is_refused() {
     refused("[mongodb]\npool_max = 0", &[], &["mongodb.pool_max", "1 or more"]);
     let short = "[mongodb]\nuri = \"mongodb://127.0.0.1\"\n[subscriber]\nlease_ms = 5999";
     refused(short, &[], &["subscriber.lease_ms", "6000 or more", "mongodb.answer_timeout_ms"]);
+    let short = "[mongodb]\nuri = \"mongodb://127.0.0.1\"\n[rabbitmq]\nlease_ms = 5999";
+    refused(short, &[], &["rabbitmq.lease_ms", "6000 or more", "mongodb.answer_timeout_ms"]);
+    refused("[rabbitmq]\nlease_ms = 999", &[], &["rabbitmq.lease_ms", "1000 or more"]);
+    load("[rabbitmq]\nlease_ms = 1000", &[]).expect("no transaction to wait for");
     refused("[mongodb]\npool_max = 7", &[], &["mongodb.pool_max", "8 or more"]);
     load("[mongodb]\npool_max = 8", &[]).expect("enough");
 }

@@ -15,7 +15,7 @@ use lettre::Address;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use self::connection::{Connection, Envelope, Failed, Server, Trouble};
+use self::connection::{Budget, Connection, Envelope, Failed, Server, Trouble};
 use self::verdict::{is_of_the_connection, verdict};
 use super::message::Letterhead;
 use super::{OpenError, SmtpUrl};
@@ -30,10 +30,20 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 pub struct SmtpMailer {
     server: Server,
     letterhead: Letterhead,
-    within: Duration,
+    deadlines: Deadlines,
     /// One for each connection that there may be.
     slots: Semaphore,
     idle: Mutex<Vec<Idle>>,
+}
+
+/// How long a mail server is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// For all of its answers until a mail is given to it, together: connecting, logging in, sender and reader.
+    pub asked: Duration,
+    /// For its word that it has taken the mail. A server that looks into mails takes long for that, and nobody who
+    /// leaves earlier knows whether it took this one. RFC 5321 asks for ten minutes.
+    pub accepted: Duration,
 }
 
 /// A connection between two mails.
@@ -56,16 +66,17 @@ pub struct Reached {
 }
 
 impl SmtpMailer {
-    /// The server at `url`, for mails from `from`, over at most so many connections at once. A wait for it that lasts
-    /// longer than `within` is given up. Nothing is asked of it yet.
+    /// The server at `url`, for mails from `from`, over at most so many connections at once. A mail is given up within
+    /// twice the deadlines together: it may have waited for a connection as long as another one took. Nothing is asked
+    /// of the server yet.
     ///
     /// # Errors
     /// When `url` or `from` is none, or TLS cannot be used on this machine.
-    pub fn open(url: &SmtpUrl, from: &str, connections_max: u32, within: Duration) -> Result<Self, OpenError> {
+    pub fn open(url: &SmtpUrl, from: &str, connections_max: u32, deadlines: Deadlines) -> Result<Self, OpenError> {
         Ok(Self {
-            server: Server::new(url, within)?,
+            server: Server::new(url)?,
             letterhead: Letterhead::of(from)?,
-            within,
+            deadlines,
             slots: Semaphore::new(connections_max as usize),
             idle: Mutex::default(),
         })
@@ -76,27 +87,29 @@ impl SmtpMailer {
     /// # Errors
     /// Where it came to an end and why, as [`Mailer::send`] would say it.
     pub async fn reach(&self) -> Result<Reached, MailError> {
-        let mut connection = self.connect().await?;
+        let mut budget = Budget::of(self.deadlines.asked);
+        let mut connection = self.connect(&mut budget).await?;
         let encrypted = connection.is_encrypted();
-        let begun = connection.begin(self.letterhead.sender(), vec![]).await;
+        let begun = connection.begin(self.letterhead.sender(), vec![], &mut budget).await;
         begun.map_err(|failed| verdict(&self.server, failed, ""))?;
-        connection.reset().await;
-        connection.quit().await;
+        connection.reset(&mut budget).await;
+        connection.quit(&mut budget).await;
         Ok(Reached { encrypted })
     }
 
     async fn give(&self, envelope: &Envelope<'_>) -> Result<(), MailError> {
         let _slot = self.slot().await?;
+        let (mut budget, accepted) = (Budget::of(self.deadlines.asked), self.deadlines.accepted);
         if let Some(mut connection) = self.used_before() {
-            let given = connection.give(envelope).await;
+            let given = connection.give(envelope, &mut budget, accepted).await;
             if !given.as_ref().is_err_and(is_of_the_connection) {
-                return self.given(connection, envelope.to, given).await;
+                return self.given(connection, envelope.to, given, &mut budget).await;
             }
             self.forget();
         }
-        let mut connection = self.connect().await?;
-        let given = connection.give(envelope).await;
-        self.given(connection, envelope.to, given).await
+        let mut connection = self.connect(&mut budget).await?;
+        let given = connection.give(envelope, &mut budget, accepted).await;
+        self.given(connection, envelope.to, given, &mut budget).await
     }
 
     /// Keeps the connection when the next mail can begin on it at once. A future that is dropped keeps none.
@@ -105,12 +118,13 @@ impl SmtpMailer {
         mut connection: Connection,
         to: &Address,
         given: Result<(), Failed>,
+        budget: &mut Budget,
     ) -> Result<(), MailError> {
         let as_new = match &given {
             Ok(()) => true,
             // Nothing of it was said yet.
             Err(Failed { trouble: Trouble::Unable(_), .. }) => true,
-            Err(Failed { trouble: Trouble::Refused { .. }, .. }) => connection.reset().await,
+            Err(Failed { trouble: Trouble::Refused { .. }, .. }) => connection.reset(budget).await,
             Err(Failed { trouble: Trouble::Silence(_) | Trouble::Broken(_), .. }) => false,
         };
         if as_new {
@@ -122,14 +136,14 @@ impl SmtpMailer {
         given.map_err(|failed| verdict(&self.server, failed, to.as_ref()))
     }
 
-    async fn connect(&self) -> Result<Connection, MailError> {
-        self.server.connect().await.map_err(|failed| verdict(&self.server, failed, ""))
+    async fn connect(&self, budget: &mut Budget) -> Result<Connection, MailError> {
+        self.server.connect(budget).await.map_err(|failed| verdict(&self.server, failed, ""))
     }
 
     /// All are busy for so long only with a server that has no answer: no mail would fare better.
     async fn slot(&self) -> Result<SemaphorePermit<'_>, MailError> {
         let busy = || MailError::DependencyDown(format!("{}: every connection waits for an answer", self.server));
-        match tokio::time::timeout(self.within, self.slots.acquire()).await {
+        match tokio::time::timeout(self.deadlines.asked + self.deadlines.accepted, self.slots.acquire()).await {
             Ok(slot) => slot.map_err(|_| busy()),
             Err(_) => Err(busy()),
         }

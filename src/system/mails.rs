@@ -6,7 +6,7 @@ use actors::mailer::Mailer;
 
 use super::StartError;
 use crate::config::{Config, millis};
-use crate::mail::{MailFolder, SmtpMailer};
+use crate::mail::{Deadlines, MailFolder, SmtpMailer};
 use crate::sqlite::DataDirectory;
 
 /// The mailer that is configured. With a mail server nothing is written to the data folder.
@@ -31,8 +31,11 @@ pub(super) fn mailer(config: &Config, directory: Option<&DataDirectory>) -> Resu
 /// When it could never be given a mail.
 pub(crate) fn by_smtp(config: &Config) -> Result<SmtpMailer, crate::mail::OpenError> {
     let notification = &config.notification;
-    let within = millis(notification.smtp_timeout_ms);
-    SmtpMailer::open(&notification.smtp_url, &notification.from, notification.smtp_connections_max, within)
+    let deadlines = Deadlines {
+        asked: millis(notification.smtp_timeout_ms),
+        accepted: millis(notification.smtp_accept_timeout_ms),
+    };
+    SmtpMailer::open(&notification.smtp_url, &notification.from, notification.smtp_connections_max, deadlines)
 }
 
 /// Where mails go, for people, without anything secret.

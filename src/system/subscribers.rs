@@ -86,6 +86,7 @@ fn settings(limits: &config::Subscriber) -> Settings {
         effects_at_once_max: limits.effects_at_once_max as usize,
         effects_max: limits.effects_max,
         handler_timeout: millis(limits.handler_timeout_ms),
+        effect_timeout: millis(limits.effect_timeout_ms),
         backoff: Backoff {
             first: millis(limits.backoff_first_ms),
             factor: limits.backoff_factor,

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actors::mailer::{Mail, MailError, Mailer, Sent};
-use docket::mail::{OpenError, Reached, SmtpMailer, SmtpUrl};
+use docket::mail::{Deadlines, OpenError, Reached, SmtpMailer, SmtpUrl};
 use servers::{Behaviour, SmtpOptions, SmtpServer, Tls};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 const FROM: &str = "docket <orders@shop.example>";
-const WITHIN: Duration = Duration::from_secs(5);
+const WITHIN: Deadlines = Deadlines { asked: Duration::from_secs(5), accepted: Duration::from_secs(5) };
+const HASTY: Deadlines = Deadlines { asked: Duration::from_millis(500), accepted: Duration::from_millis(500) };
 
 fn mailer(url: &str) -> SmtpMailer {
     SmtpMailer::open(&SmtpUrl::new(url), FROM, 4, WITHIN).expect("a mailer")
@@ -197,12 +199,45 @@ async fn a_server_that_closes_takes_no_mail_now() {
 #[tokio::test]
 async fn a_slow_server_is_given_up_and_takes_the_mail_once() {
     let server = SmtpServer::start().await;
-    let hasty = SmtpMailer::open(&SmtpUrl::new(&server.url()), FROM, 4, Duration::from_millis(500)).expect("a mailer");
+    let hasty = SmtpMailer::open(&SmtpUrl::new(&server.url()), FROM, 4, HASTY).expect("a mailer");
     server.behave(&Behaviour::Slow(Duration::from_secs(5)));
     assert!(transient(hasty.send(&mail(1)).await).contains("same Message-ID"));
     server.behave(&Behaviour::Slow(Duration::from_millis(50)));
     mailer(&server.url()).send(&mail(1)).await.expect("taken");
     assert_eq!(server.mails().len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_looks_into_mails_has_time_for_that_and_is_given_each_once() {
+    let server = SmtpServer::start().await;
+    let patient = Deadlines { accepted: Duration::from_secs(30), ..HASTY };
+    let mailer = SmtpMailer::open(&SmtpUrl::new(&server.url()), FROM, 1, patient).expect("a mailer");
+    server.behave(&Behaviour::Slow(HASTY.asked * 2));
+    // The second waits for the only connection longer than for any answer.
+    let (one, two) = (mail(1), mail(2));
+    let (one, two) = tokio::join!(mailer.send(&one), mailer.send(&two));
+    one.expect("taken");
+    two.expect("taken");
+    assert_eq!((server.mails().len(), server.attempts()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_server_that_is_slow_with_each_answer_is_given_up_as_one_that_has_none() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("smtp://{}", listener.local_addr().expect("an address"));
+    let serving = tokio::spawn(async move {
+        let (connection, _) = listener.accept().await.expect("a connection");
+        let (reading, mut writing) = connection.into_split();
+        let mut lines = BufReader::new(reading).lines();
+        let mut answer = "220 here\r\n";
+        while tokio::time::sleep(HASTY.asked / 3).await == () && writing.write_all(answer.as_bytes()).await.is_ok() {
+            let Ok(Some(_)) = lines.next_line().await else { break };
+            answer = "250 ok\r\n";
+        }
+    });
+    let mailer = SmtpMailer::open(&SmtpUrl::new(&url), FROM, 1, HASTY).expect("a mailer");
+    assert!(down(mailer.send(&mail(1)).await).contains("500 ms"));
+    serving.await.expect("it saw that nobody is there");
 }
 
 #[tokio::test]
@@ -247,7 +282,7 @@ async fn a_server_that_is_away_takes_no_mail_now() {
 #[tokio::test]
 async fn a_server_that_is_frozen_takes_no_mail_now_and_none_of_those_who_wait_pays_for_it() {
     let server = SmtpServer::start().await;
-    let mailer = SmtpMailer::open(&SmtpUrl::new(&server.url()), FROM, 1, Duration::from_millis(500)).expect("a mailer");
+    let mailer = SmtpMailer::open(&SmtpUrl::new(&server.url()), FROM, 1, HASTY).expect("a mailer");
     server.freeze();
     let mails: Vec<Mail> = (0..3).map(mail).collect();
     for sent in futures_util::future::join_all(mails.iter().map(|mail| mailer.send(mail))).await {

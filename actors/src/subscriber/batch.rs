@@ -82,7 +82,7 @@ impl Handling {
 
     async fn event(&self, event: &Event<'_>, overlay: &mut Overlay) -> EventResult {
         let mut layer = overlay.layer();
-        let handled = self.guarded(self.subscriber.handle(event, &mut layer)).await;
+        let handled = self.guarded(self.settings.handler_timeout, self.subscriber.handle(event, &mut layer)).await;
         let changes = layer.into_changes();
         match handled {
             Ok(effects) => {
@@ -103,7 +103,8 @@ impl Handling {
             recorded_at: recorded.recorded_at,
             origin: recorded.origin.clone(),
         };
-        let result: Result<Outcome, Failure> = self.guarded(self.subscriber.perform(&recorded.body, &cause)).await;
+        let performing = self.subscriber.perform(&recorded.body, &cause);
+        let result: Result<Outcome, Failure> = self.guarded(self.settings.effect_timeout, performing).await;
         if let Err(failure) = &result {
             self.say_effect_failed(&effect.effect, failure);
         }
@@ -141,8 +142,7 @@ impl Handling {
     }
 
     /// A panic and a time-out are failures like others, and may be over at the next attempt.
-    async fn guarded<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let limit = self.settings.handler_timeout;
+    async fn guarded<T>(&self, limit: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         match tokio::time::timeout(limit, catching(&self.path, work)).await {
             Ok(result) => result,
             Err(_) => Err(Failure::transient(too_long(limit))),

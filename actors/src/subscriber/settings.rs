@@ -25,8 +25,10 @@ pub struct Settings {
     pub effects_at_once_max: usize,
     /// Effects of one order that may wait; beyond it the order's events wait too (`effects_max`).
     pub effects_max: u32,
-    /// How long a handler may take for one event, or an effect for being performed (`handler_timeout_ms`).
+    /// How long a handler may take for one event (`handler_timeout_ms`).
     pub handler_timeout: Duration,
+    /// How long an effect may take for being performed (`effect_timeout_ms`).
+    pub effect_timeout: Duration,
     /// The waits between attempts.
     pub backoff: Backoff,
 }
@@ -72,6 +74,7 @@ impl Default for Settings {
             effects_at_once_max: 16,
             effects_max: 100,
             handler_timeout: Duration::from_secs(30),
+            effect_timeout: Duration::from_secs(150),
             backoff: Backoff::default(),
         }
     }

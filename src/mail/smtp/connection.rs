@@ -12,6 +12,7 @@ use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Quit, Rcpt, Rset};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
+use tokio::time::Instant;
 
 use super::super::OpenError;
 use super::super::url::{Encryption, SmtpUrl};
@@ -25,7 +26,6 @@ pub(super) struct Server {
     tls: TlsParameters,
     hello: ClientId,
     login: Option<Login>,
-    within: Duration,
 }
 
 struct Login {
@@ -37,7 +37,13 @@ struct Login {
 /// An open connection.
 pub(super) struct Connection {
     smtp: AsyncSmtpConnection,
-    within: Duration,
+}
+
+/// Time to wait for a server, however many answers it is spent on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    whole: Duration,
+    left: Duration,
 }
 
 /// A mail, for the server.
@@ -71,7 +77,7 @@ pub(super) enum Step {
 pub(super) enum Trouble {
     /// The server said no.
     Refused { code: u16, text: String },
-    /// No answer came in time.
+    /// Its answers did not come in that time.
     Silence(Duration),
     /// The connection broke, was never made, or brought what is no answer.
     Broken(String),
@@ -87,11 +93,11 @@ pub(super) struct Failed {
 }
 
 impl Server {
-    /// The server at that address. `within` bounds each wait for it. Nothing is asked of it yet.
+    /// The server at that address. Nothing is asked of it yet.
     ///
     /// # Errors
     /// When the address is none, or TLS cannot be used on this machine.
-    pub(super) fn new(url: &SmtpUrl, within: Duration) -> Result<Self, OpenError> {
+    pub(super) fn new(url: &SmtpUrl) -> Result<Self, OpenError> {
         let parts = url.parts().map_err(OpenError::Url)?;
         // With the authorities that this machine trusts.
         let tls = TlsParameters::new(parts.host.clone()).map_err(|error| OpenError::Tls(error.to_string()))?;
@@ -106,24 +112,23 @@ impl Server {
             tls,
             hello: parts.hello.map_or_else(ClientId::default, ClientId::Domain),
             login,
-            within,
         })
     }
 
     /// A connection that is ready for a mail.
-    pub(super) async fn connect(&self) -> Result<Connection, Failed> {
+    pub(super) async fn connect(&self, budget: &mut Budget) -> Result<Connection, Failed> {
         let tls = (self.encryption == Encryption::Always).then(|| self.tls.clone());
         // A name may have several addresses: half of the time for each, so that a second one gets a chance.
         let address = (self.host.as_str(), self.port);
-        let connecting = AsyncSmtpConnection::connect_tokio1(address, Some(self.within / 2), &self.hello, tls, None);
-        let smtp = answered(self.within, Step::Connecting, connecting).await?;
-        let mut connection = Connection { smtp, within: self.within };
-        self.encrypt(&mut connection).await?;
-        self.log_in(&mut connection).await?;
+        let connecting = AsyncSmtpConnection::connect_tokio1(address, Some(budget.left / 2), &self.hello, tls, None);
+        let smtp = budget.answered(Step::Connecting, connecting).await?;
+        let mut connection = Connection { smtp };
+        self.encrypt(&mut connection, budget).await?;
+        self.log_in(&mut connection, budget).await?;
         Ok(connection)
     }
 
-    async fn encrypt(&self, Connection { smtp, .. }: &mut Connection) -> Result<(), Failed> {
+    async fn encrypt(&self, Connection { smtp }: &mut Connection, budget: &mut Budget) -> Result<(), Failed> {
         let wanted = match self.encryption {
             Encryption::Always | Encryption::Never => false,
             Encryption::Required => true,
@@ -135,10 +140,10 @@ impl Server {
         if !smtp.can_starttls() {
             return Err(unable(Step::Encrypting, "it offers no STARTTLS, which tls=required asks for"));
         }
-        answered(self.within, Step::Encrypting, smtp.starttls(self.tls.clone(), &self.hello)).await
+        budget.answered(Step::Encrypting, smtp.starttls(self.tls.clone(), &self.hello)).await
     }
 
-    async fn log_in(&self, Connection { smtp, .. }: &mut Connection) -> Result<(), Failed> {
+    async fn log_in(&self, Connection { smtp }: &mut Connection, budget: &mut Budget) -> Result<(), Failed> {
         let Some(login) = &self.login else { return Ok(()) };
         if !smtp.is_encrypted() && self.encryption != Encryption::Never {
             let why =
@@ -149,7 +154,7 @@ impl Server {
             let why = "it offers neither AUTH PLAIN nor AUTH LOGIN: perhaps only encrypted, perhaps on another port";
             return Err(unable(Step::LoggingIn, why));
         }
-        let asked = answered(self.within, Step::LoggingIn, smtp.auth(DEFAULT_MECHANISMS, &login.credentials)).await;
+        let asked = budget.answered(Step::LoggingIn, smtp.auth(DEFAULT_MECHANISMS, &login.credentials)).await;
         asked.map(drop).map_err(|failed| failed.without(&login.password))
     }
 }
@@ -167,28 +172,39 @@ impl fmt::Debug for Server {
 }
 
 impl Connection {
-    /// Gives the server a mail. Once it answers without error, the server has taken it.
-    pub(super) async fn give(&mut self, mail: &Envelope<'_>) -> Result<(), Failed> {
-        self.begin(mail.from, self.options(mail)?).await?;
-        answered(self.within, Step::Recipient, self.smtp.command(Rcpt::new(mail.to.clone(), vec![]))).await?;
-        answered(self.within, Step::Beginning, self.smtp.command(Data)).await?;
-        answered(self.within, Step::Message, self.smtp.message(mail.message)).await.map(drop)
+    /// Gives the server a mail. Once it answers without error, the server has taken it. The last answer has its own
+    /// time, `accepted`: a server that looks into mails takes long, and takes those that nobody waits for any more.
+    pub(super) async fn give(
+        &mut self,
+        mail: &Envelope<'_>,
+        budget: &mut Budget,
+        accepted: Duration,
+    ) -> Result<(), Failed> {
+        self.begin(mail.from, self.options(mail)?, budget).await?;
+        budget.answered(Step::Recipient, self.smtp.command(Rcpt::new(mail.to.clone(), vec![]))).await?;
+        budget.answered(Step::Beginning, self.smtp.command(Data)).await?;
+        Budget::of(accepted).answered(Step::Message, self.smtp.message(mail.message)).await.map(drop)
     }
 
     /// Says whose mail comes next.
-    pub(super) async fn begin(&mut self, from: &Address, options: Vec<MailParameter>) -> Result<(), Failed> {
-        answered(self.within, Step::Sender, self.smtp.command(Mail::new(Some(from.clone()), options))).await.map(drop)
+    pub(super) async fn begin(
+        &mut self,
+        from: &Address,
+        options: Vec<MailParameter>,
+        budget: &mut Budget,
+    ) -> Result<(), Failed> {
+        budget.answered(Step::Sender, self.smtp.command(Mail::new(Some(from.clone()), options))).await.map(drop)
     }
 
     /// Takes back what was begun. Whether the connection is as new.
-    pub(super) async fn reset(&mut self) -> bool {
-        answered(self.within, Step::Sender, self.smtp.command(Rset)).await.is_ok()
+    pub(super) async fn reset(&mut self, budget: &mut Budget) -> bool {
+        budget.answered(Step::Sender, self.smtp.command(Rset)).await.is_ok()
     }
 
     /// Says goodbye.
-    pub(super) async fn quit(mut self) {
+    pub(super) async fn quit(mut self, budget: &mut Budget) {
         // Whoever does not answer is left as well.
-        drop(answered(self.within, Step::Sender, self.smtp.command(Quit)).await);
+        drop(budget.answered(Step::Sender, self.smtp.command(Quit)).await);
     }
 
     pub(super) fn is_encrypted(&self) -> bool {
@@ -237,11 +253,22 @@ fn hidden(text: &str, secret: &str) -> String {
     shown + &text[from..]
 }
 
-async fn answered<T>(within: Duration, at: Step, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Failed> {
-    match tokio::time::timeout(within, asked).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(Failed { at, trouble: Trouble::of(&error) }),
-        Err(_) => Err(Failed { at, trouble: Trouble::Silence(within) }),
+impl Budget {
+    /// That much.
+    pub(super) fn of(whole: Duration) -> Self {
+        Self { whole, left: whole }
+    }
+
+    /// Waits for an answer, as long as something is left.
+    async fn answered<T>(&mut self, at: Step, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Failed> {
+        let asked_at = Instant::now();
+        let answer = tokio::time::timeout(self.left, asked).await;
+        self.left = self.left.saturating_sub(asked_at.elapsed());
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(Failed { at, trouble: Trouble::of(&error) }),
+            Err(_) => Err(Failed { at, trouble: Trouble::Silence(self.whole) }),
+        }
     }
 }
 
@@ -292,7 +319,7 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused { code, text } => write!(f, "{code} {text}"),
-            Self::Silence(after) => write!(f, "no answer within {} ms", after.as_millis()),
+            Self::Silence(after) => write!(f, "no answer in time, within {} ms", after.as_millis()),
             Self::Broken(why) | Self::Unable(why) => f.write_str(why),
         }
     }

@@ -17,7 +17,7 @@ pub(super) fn verdict(server: &Server, failed: Failed, recipient: &str) -> MailE
         return MailError::DependencyDown(format!("{server}: {failed}"));
     }
     match &failed.trouble {
-        Trouble::Refused { code, text } if is_about_us(*code, text) => {
+        Trouble::Refused { code, text } if is_about_us(failed.at, *code, &words(text, recipient)) => {
             MailError::DependencyDown(format!("{server} takes no mail from here: {failed}"))
         }
         Trouble::Refused { code: 500.., .. } | Trouble::Unable(_) => MailError::Undeliverable(failed.to_string()),
@@ -44,16 +44,73 @@ pub(super) fn is_of_the_connection(failed: &Failed) -> bool {
 /// "Service not available, closing transmission channel".
 const CLOSING: u16 = 421;
 
+/// What a server says of a client or a sender that it takes no mail of. Each has several words: one alone may be part of
+/// a name.
+const ABOUT_US: [&str; 30] = [
+    "relay access denied",
+    "relay denied",
+    "relay not permitted",
+    "relay is not permitted",
+    "relay not allowed",
+    "relay is not allowed",
+    "relay prohibited",
+    "relaying denied",
+    "relaying not permitted",
+    "relaying is not permitted",
+    "relaying not allowed",
+    "relaying is not allowed",
+    "relaying prohibited",
+    "relaying is prohibited",
+    "permitted to relay",
+    "allowed to relay",
+    "authorized to relay",
+    "authorised to relay",
+    "unable to relay",
+    "cannot relay",
+    "can not relay",
+    "do not relay",
+    "don't relay",
+    "does not relay",
+    "will not relay",
+    "credentials for relay",
+    "list of allowed rcpthosts",
+    "client host",
+    "helo command rejected",
+    "sender address rejected",
+];
+
 /// Whether a refusal after the sender was taken holds for every mail all the same. Many servers say only then what they
 /// think of the client, of its sender, or of its having logged in.
-fn is_about_us(code: u16, text: &str) -> bool {
-    /// No mail here; commands that are not known or come at the wrong moment; a login that is missing or too weak.
-    const CODES: [u16; 10] = [CLOSING, 500, 502, 503, 504, 521, 530, 534, 535, 538];
-    /// RFC 3463: the sender's address, the system as a whole, the login.
-    const STATUSES: [&str; 8] = ["5.1.7", "5.1.8", "5.3.2", "5.3.5", "5.7.8", "5.7.9", "5.7.11", "5.7.14"];
-    let status = text.split_whitespace().next().unwrap_or_default();
-    let relays_not = code >= 500 && text.to_ascii_lowercase().contains("relay");
-    CODES.contains(&code) || STATUSES.contains(&status) || relays_not
+///
+/// What one reader's address can bring about is never among it: that would hold all others' mails. So no 500 and 504,
+/// which an address that is too long or has no domain gets, no 521 and no 5.3.2, which its own server may have said; and
+/// of what the server says, only whole phrases.
+fn is_about_us(at: Step, code: u16, words: &str) -> bool {
+    /// It closes; it knows no such command; a login that is missing or too weak.
+    const CODES: [u16; 6] = [CLOSING, 502, 530, 534, 535, 538];
+    /// RFC 3463: the sender's address, the system's configuration, the login.
+    const STATUSES: [&str; 7] = ["5.1.7", "5.1.8", "5.3.5", "5.7.8", "5.7.9", "5.7.11", "5.7.14"];
+    let status = words.split(' ').next().unwrap_or_default();
+    CODES.contains(&code)
+        || STATUSES.contains(&status)
+        // "At the wrong moment": some mean that nobody has logged in. Of the mail itself, it is about what that holds.
+        || code == 503 && at < Step::Message
+        // DATA has nothing of the reader.
+        || code == 500 && at == Step::Beginning
+        || code >= 500 && ABOUT_US.iter().any(|phrase| format!(" {words} ").contains(&format!(" {phrase} ")))
+}
+
+/// What a server said, word by word, in small letters and without what is around the words. A word that is the reader's
+/// domain, or the name before it, is none of the server's.
+fn words(text: &str, recipient: &str) -> String {
+    let text = text.to_lowercase();
+    let recipient = recipient.to_lowercase();
+    let (name, domain) = recipient.rsplit_once('@').unwrap_or_default();
+    let words = text
+        .split(|c: char| c.is_whitespace() || c == ';')
+        .map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()));
+    let words = words.filter(|word| !word.is_empty());
+    words.map(|word| if word == name || word == domain { "***" } else { word }).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -70,7 +127,7 @@ mod tests {
     }
 
     fn judged(at: Step, trouble: Trouble) -> MailError {
-        let server = Server::new(&SmtpUrl::new("smtp://docket:s3cret@mail"), Duration::from_secs(1)).unwrap();
+        let server = Server::new(&SmtpUrl::new("smtp://docket:s3cret@mail")).unwrap();
         let said = verdict(&server, Failed { at, trouble }, "ana@example.com");
         assert!(!said.to_string().contains("s3cret") && !said.to_string().to_lowercase().contains("ana@"), "{said}");
         said
@@ -126,15 +183,46 @@ mod tests {
         for at in FROM_THE_RECIPIENT_ON {
             for (code, text) in [
                 (421, "4.3.2 closing"),
-                (503, "5.5.1 MAIL first"),
+                (502, "5.5.1 what?"),
                 (530, "5.7.0 Authentication required"),
                 (550, "5.1.8 <orders@localhost>: Sender address rejected"),
                 (554, "5.7.1 <ana@example.com>: Relay access denied"),
                 (550, "relay not permitted"),
+                (550, "5.7.54 SMTP; Unable to relay recipient in non-accepted domain"),
+                (550, "<Ana@Example.com>... Relaying denied. Proper authentication required."),
+                (550, "5.7.1 Client host rejected: Access denied"),
+                (554, "5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org"),
+                (504, "5.5.2 <localhost>: Helo command rejected: need fully-qualified hostname"),
+                (553, "sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"),
             ] {
                 assert!(matches!(refused(at, code, text), MailError::DependencyDown(_)), "{at} {code} {text}");
             }
         }
+        for at in [Step::Recipient, Step::Beginning] {
+            assert!(matches!(refused(at, 503, "5.5.1 AUTH first"), MailError::DependencyDown(_)), "{at}");
+        }
+        assert!(matches!(refused(Step::Beginning, 500, "unknown command"), MailError::DependencyDown(_)));
+    }
+
+    #[test]
+    fn no_address_and_no_name_of_a_server_stops_the_others_mails() {
+        for at in [Step::Recipient, Step::Message] {
+            for (code, text) in [
+                (550, "5.1.1 <ana@relay.example>: unknown, says smtp-relay.example.com"),
+                (550, "5.2.1 mailbox disabled, see https://help.example.com/relay-access-denied"),
+                (550, "mx.relay denied this recipient"),
+                (554, "5.7.1 looks like spam from an open relay"),
+                (500, "5.5.2 line too long"),
+                (504, "5.5.2 <ana>: Recipient address rejected: need fully-qualified address"),
+                (521, "5.2.1 example.com takes no mail"),
+                (550, "5.3.2 its host takes no mail"),
+            ] {
+                assert!(matches!(refused(at, code, text), MailError::Undeliverable(_)), "{at} {code} {text}");
+            }
+        }
+        // Whatever the reader is called.
+        assert_eq!(words("550 <relay> access denied", "relay@example.com"), "550 *** access denied");
+        assert_eq!(words("the domain Example.com.", "relay@example.com"), "the domain ***");
     }
 
     #[test]
