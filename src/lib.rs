@@ -1,5 +1,6 @@
 //! What docket runs on: the adapters of the ports in `actors`, and the process around them.
 
+mod address;
 mod serve;
 
 pub mod auth;

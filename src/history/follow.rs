@@ -13,7 +13,7 @@ use reqwest::Response;
 use tokio::time::{Instant, timeout_at};
 
 use super::client::Client;
-use super::wire::{self, ALIVE_EVERY, Line};
+use super::wire::{self, ALIVE_EVERY, FORMAT, Line};
 
 /// Whoever says nothing for so long is gone: keep-alive lines come much more often.
 const SILENT_MAX: Duration = Duration::from_secs(5 * ALIVE_EVERY.as_secs());
@@ -127,6 +127,12 @@ impl Stream {
         let line: Line<'_> = serde_json::from_slice(line).map_err(|_| self.unreadable())?;
         if let Some(problem) = &line.problem {
             return Err(self.client.problem(problem));
+        }
+        if let Some(format) = line.format.filter(|format| *format != FORMAT) {
+            let why = format!(
+                "it gives its history in another form ({format}; this one reads {FORMAT}): run versions that fit"
+            );
+            return Err(self.client.away(why).into());
         }
         let position = line.position.as_deref().map(|text| wire::read_position(text).ok_or_else(|| self.unreadable()));
         let position = position.transpose()?;

@@ -44,6 +44,9 @@ pub struct Page<'a> {
 /// One line of a stream. One that says nothing says that the other side is there.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Line<'a> {
+    /// The [`FORMAT`], in the first line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<u32>,
     /// Behind what this line tells: where to go on after it.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Cow<'a, str>>,

@@ -6,11 +6,13 @@
 use std::fmt;
 
 use percent_encoding::percent_decode_str;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use url::{Host, Url};
 
-/// An address, perhaps with a user and a password. Shown as scheme, user, host and port.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+use crate::address::{self, HIDDEN, MUST_BE_ENCODED};
+
+/// An address, perhaps with a user and a password. Shown, and serialised, as scheme, user, host and port.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct SmtpUrl(String);
 
@@ -91,8 +93,7 @@ impl SmtpUrl {
 
     fn unreadable(&self, error: &url::ParseError) -> String {
         // An unencoded / or ? in a password ends the host for the parser.
-        let written = self.0.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@'));
-        if written.is_some_and(|(login, _)| login.contains(['/', '?', '#', '@', '[', ']'])) {
+        if address::login(&self.0).is_some_and(|login| login.contains(['/', '?', '#', '@', '[', ']'])) {
             return MUST_BE_ENCODED.to_owned();
         }
         format!("{error}; {LOOKS_LIKE}")
@@ -101,8 +102,6 @@ impl SmtpUrl {
 
 const LOOKS_LIKE: &str = "it looks like smtps://USER:PASSWORD@HOST:465, smtp://USER:PASSWORD@HOST:587?tls=required, or \
                           smtp://HOST:25";
-const MUST_BE_ENCODED: &str = "its user and password have characters that must be percent-encoded (@ is %40, : is %3A, \
-                               / is %2F, ? is %3F, # is %23, % is %25)";
 
 fn encryption(url: &Url) -> Result<Encryption, String> {
     let mut options = url.query_pairs();
@@ -151,7 +150,7 @@ impl fmt::Display for SmtpUrl {
         let scheme = if parts.encryption == Encryption::Always { "smtps" } else { "smtp" };
         write!(f, "{scheme}://")?;
         if let Some((user, _)) = &parts.login {
-            write!(f, "{user}:***@")?;
+            write!(f, "{user}:{HIDDEN}@")?;
         }
         if parts.host.contains(':') {
             write!(f, "[{}]", parts.host)?
@@ -159,6 +158,12 @@ impl fmt::Display for SmtpUrl {
             f.write_str(&parts.host)?
         }
         write!(f, ":{}", parts.port)
+    }
+}
+
+impl Serialize for SmtpUrl {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        address::serialize(self, self.is_empty(), to)
     }
 }
 

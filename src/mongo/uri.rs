@@ -6,10 +6,12 @@
 use std::fmt;
 
 use mongodb::options::{Acknowledgment, ConnectionString, HostInfo, ReadConcernLevel, ReadPreference, ServerAddress};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-/// An address, perhaps with a user and a password. Shown as scheme, user and hosts.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+use crate::address::{self, HIDDEN, MUST_BE_ENCODED};
+
+/// An address, perhaps with a user and a password. Shown, and serialised, as scheme, user and hosts.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Uri(String);
 
@@ -48,11 +50,9 @@ impl Uri {
     }
 
     fn unreadable(&self, error: &mongodb::error::Error) -> String {
-        let Some((_, password)) = self.credentials() else { return self.said(error) };
+        let Some((_, password)) = address::credentials(&self.0) else { return self.said(error) };
         if password.chars().any(|c| ":/?#[]@".contains(c)) || has_bare_percent(password) {
-            return "its password has characters that must be percent-encoded (@ is %40, : is %3A, / is %2F, ? is %3F, \
-                    # is %23, % is %25)"
-                .to_owned();
+            return MUST_BE_ENCODED.to_owned();
         }
         self.said(error).replace(password, HIDDEN)
     }
@@ -60,16 +60,7 @@ impl Uri {
     fn said(&self, error: &mongodb::error::Error) -> String {
         format!("{}; it looks like mongodb://HOST:27017/?replicaSet=rs0", error.kind)
     }
-
-    /// User and password as they are written, also where they are written wrongly: up to the last `@`.
-    fn credentials(&self) -> Option<(&str, &str)> {
-        let (_, rest) = self.0.split_once("://")?;
-        let (credentials, _) = rest.rsplit_once('@')?;
-        credentials.split_once(':').filter(|(_, password)| !password.is_empty())
-    }
 }
-
-const HIDDEN: &str = "***";
 
 impl fmt::Display for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -87,6 +78,12 @@ impl fmt::Display for Uri {
             Some(user) => write!(f, "{scheme}://{user}:{HIDDEN}@{hosts}"),
             None => write!(f, "{scheme}://{hosts}"),
         }
+    }
+}
+
+impl Serialize for Uri {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        address::serialize(self, self.is_empty(), to)
     }
 }
 

@@ -6,10 +6,12 @@
 use std::fmt;
 
 use lapin::uri::AMQPUri;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-/// An address, perhaps with a user and a password. Shown as scheme, user, host and virtual host.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+use crate::address::{self, HIDDEN, MUST_BE_ENCODED};
+
+/// An address, perhaps with a user and a password. Shown, and serialised, as scheme, user, host and virtual host.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Uri(String);
 
@@ -62,20 +64,11 @@ impl Uri {
     }
 
     fn unreadable(&self, error: &str) -> String {
-        let Some((_, password)) = self.credentials() else { return format!("{error}; {LOOKS_LIKE}") };
+        let Some((_, password)) = address::credentials(&self.0) else { return format!("{error}; {LOOKS_LIKE}") };
         if password.chars().any(|c| "/?#[]@".contains(c)) {
-            return "its password has characters that must be percent-encoded (@ is %40, : is %3A, / is %2F, ? is %3F, \
-                    # is %23, % is %25)"
-                .to_owned();
+            return MUST_BE_ENCODED.to_owned();
         }
         format!("{error}; {LOOKS_LIKE}").replace(password, HIDDEN)
-    }
-
-    /// User and password as they are written, also where they are written wrongly: up to the last `@`.
-    fn credentials(&self) -> Option<(&str, &str)> {
-        let (_, rest) = self.0.split_once("://")?;
-        let (credentials, _) = rest.rsplit_once('@')?;
-        credentials.split_once(':').filter(|(_, password)| !password.is_empty())
     }
 }
 
@@ -83,7 +76,6 @@ const SCHEMES: [&str; 2] = ["amqp", "amqps"];
 const LOOKS_LIKE: &str =
     "it looks like amqp://USER:PASSWORD@HOST:5672/VHOST, or amqps://… for TLS; without /VHOST it is the virtual host /";
 const EMPTY_VHOST: &str = "it names a virtual host with an empty name: leave its last / out, or write /%2f";
-const HIDDEN: &str = "***";
 
 /// The host in `user:password@host:port`. The driver's parser takes every address of IPv6 for localhost.
 fn host(authority: &str) -> Result<&str, String> {
@@ -119,6 +111,12 @@ impl fmt::Display for Uri {
         }
         write!(f, ":{}", uri.authority.port)?;
         if uri.vhost == "/" { Ok(()) } else { write!(f, "/{}", uri.vhost.replace('/', "%2f")) }
+    }
+}
+
+impl Serialize for Uri {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        address::serialize(self, self.is_empty(), to)
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use super::super::error::not_done;
 use super::super::parameters::parameters;
 use super::{Problem, Service, failed, in_time};
-use crate::history::wire::{self, ALIVE_EVERY, Line, PROBLEMS};
+use crate::history::wire::{self, ALIVE_EVERY, FORMAT, Line, PROBLEMS};
 
 /// Most streams of an address at once.
 const STREAMS_MAX: usize = 256;
@@ -121,13 +121,14 @@ impl Feed {
         }
     }
 
-    /// Writes where the log stands.
+    /// Writes in which format the lines are, and where the log stands.
     fn position(&self, into: &mut Vec<u8>) -> Result<(), LogError> {
         let position = match self {
             Self::Events(follow) => follow.position(),
             Self::Heads(follow) => follow.position(),
         };
-        write(into, &Line { position: Some(Cow::Owned(wire::position(&position))), ..Line::default() })
+        let position = Some(Cow::Owned(wire::position(&position)));
+        write(into, &Line { format: Some(FORMAT), position, ..Line::default() })
     }
 }
 

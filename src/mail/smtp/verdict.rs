@@ -208,7 +208,7 @@ mod tests {
     fn no_address_and_no_name_of_a_server_stops_the_others_mails() {
         for at in [Step::Recipient, Step::Message] {
             for (code, text) in [
-                (550, "5.1.1 <ana@relay.example>: unknown, says smtp-relay.example.com"),
+                (550, "5.1.1 <bea@relay.example>: unknown, says smtp-relay.example.com"),
                 (550, "5.2.1 mailbox disabled, see https://help.example.com/relay-access-denied"),
                 (550, "mx.relay denied this recipient"),
                 (554, "5.7.1 looks like spam from an open relay"),

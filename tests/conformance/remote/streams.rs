@@ -176,6 +176,19 @@ fn what_came_before_an_end_counts_and_its_reason_is_told() {
 }
 
 #[test]
+fn a_history_in_another_form_is_not_read() {
+    let said = "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"format\":2}\n";
+    let (client, thread) = saying(said.as_bytes());
+    block_on(async {
+        let opened = timeout(PATIENCE, log(&client).follow(From::Now)).await.expect("in time");
+        let error = opened.err().expect("nobody knows what it would mean").to_string();
+        assert!(error.contains("another form (2; this one reads 1)"), "{error}");
+    });
+    drop(client);
+    thread.join().expect("it has said that");
+}
+
+#[test]
 fn what_is_no_history_is_not_taken_for_one() {
     for said in [
         "HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n<html></html",
