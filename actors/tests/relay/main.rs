@@ -228,7 +228,7 @@ fn a_broker_that_is_away_or_silent_is_a_failure_that_is_tried_again_for_ever() {
         sleep(Duration::from_secs(3_600)).await;
         assert_eq!(process.state(), RelayState::BrokerAway);
         assert!(process.relay.status().trouble.is_some());
-        let failures = process.failures().len();
+        let failures = process.failed_times();
         assert!((100..2_000).contains(&failures), "{failures} failures in an hour");
         world.broker.set(BrokerFaults::default());
         world.broker.set_away(false);

@@ -219,6 +219,11 @@ impl Process {
         self.relay.status().state
     }
 
+    /// How often it failed: the ledger does not keep each repetition of what is tried for ever, but counts it.
+    pub(crate) fn failed_times(&self) -> u64 {
+        self.ledger.counts().iter().map(|count| count.count).sum()
+    }
+
     pub(crate) fn failures(&self) -> Vec<Arc<Entry>> {
         self.ledger.last(1_000)
     }
