@@ -552,10 +552,13 @@ impl SubscriberActor {
             },
             Life::Active(active) => active.engine.status(self.name).counted_on(&active.before),
         };
-        if let Some(trouble) = self.trouble()
+        if let Some(trouble) = self.lease_trouble().or_else(|| self.feed.trouble.clone())
             && status.state != SubscriberState::Paused
         {
-            status.state = SubscriberState::StoreAway;
+            // What the broker brings is handled although the log cannot be followed.
+            if self.lease_trouble().is_some() || !self.queue.as_ref().is_some_and(Queue::is_consumed) {
+                status.state = SubscriberState::StoreAway;
+            }
             status.trouble = Some(trouble);
         }
         status.queue = self.queue.as_ref().map(Queue::status);
@@ -568,10 +571,9 @@ impl SubscriberActor {
         });
     }
 
-    fn trouble(&self) -> Option<String> {
+    fn lease_trouble(&self) -> Option<String> {
         let lease_over = matches!(&self.life, Life::Active(active) if active.lease.is_over());
-        let said = || "the lease is over, and the store does not renew it".to_owned();
-        self.feed.trouble.clone().or_else(|| lease_over.then(said))
+        lease_over.then(|| "the lease is over, and the store does not renew it".to_owned())
     }
 
     fn retry_after(&mut self) -> Duration {

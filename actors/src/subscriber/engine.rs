@@ -62,6 +62,9 @@ pub enum Input {
     Heads(Vec<Head>, Position),
     /// The broker had nothing more to bring.
     QueueSeenEmpty,
+    /// The queue at the broker is consumed from now on; or it cannot be, because the broker is away or the queue is not as
+    /// it must be.
+    QueueConsumed(bool),
     /// The scan brought these commits.
     Scanned(Vec<Arc<Commit>>),
     /// The scan has met everything.
@@ -326,12 +329,14 @@ impl Engine {
     }
 
     fn state(&self) -> SubscriberState {
+        // What the broker brings is handled without it.
+        let log_away = self.history.is_shut() && !self.completeness.is_consumed();
         let catching_up = self.progress.as_ref().is_none_or(|progress| progress.catching_up.is_some());
         if matches!(self.phase, Phase::Ended) {
             SubscriberState::Stopped
         } else if self.paused {
             SubscriberState::Paused
-        } else if self.store.is_shut() || self.history.is_shut() {
+        } else if self.store.is_shut() || log_away {
             SubscriberState::StoreAway
         } else if self.dependency.is_shut() || self.performing.is_shut() {
             SubscriberState::DependencyDown
@@ -355,6 +360,7 @@ impl Engine {
             Input::Received(events, receipt) => self.received(events, receipt, now),
             Input::Heads(heads, position) => self.completeness.hold(heads, position, now),
             Input::QueueSeenEmpty => self.completeness.seen_empty(now),
+            Input::QueueConsumed(consumed) => self.completeness.consumed(consumed, now),
             Input::Scanned(commits) => {
                 self.queue.push_commits(&commits, Source::Scan);
                 if let Some(last) = commits.last() {

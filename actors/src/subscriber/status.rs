@@ -67,10 +67,10 @@ pub enum QueueState {
     Connecting,
     /// What is in it is taken.
     Consuming,
-    /// The broker does not answer: what is committed is read from the log, a minute later.
+    /// The broker does not answer: what is committed is read from the log, after the first minute as it comes.
     Away,
     /// There is a queue of that name that is not as it must be. Nothing is taken from it, and what is committed is read
-    /// from the log, a minute later.
+    /// from the log, after the first minute as it comes.
     Mismatch,
 }
 
@@ -97,7 +97,7 @@ pub enum SubscriberState {
     Paused,
     /// Something that all orders need is away: it waits, and probes.
     DependencyDown,
-    /// Its own store or the log is away: it waits, and tries again.
+    /// Its own store is away, or the log while no broker brings events: it waits, and tries again.
     StoreAway,
     /// It was stopped.
     Stopped,

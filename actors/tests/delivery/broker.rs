@@ -175,6 +175,59 @@ fn while_the_broker_is_away_the_log_is_read_a_minute_later_and_afterwards_the_qu
 }
 
 #[test]
+fn once_the_broker_is_away_for_a_minute_the_log_is_read_as_it_comes() {
+    for foreign in [false, true] {
+        run(async {
+            let mut brought = Brought::new(1);
+            brought.broker.set_foreign(DIARY, foreign);
+            brought.broker.set_away(!foreign);
+            let running = brought.start(Settings::default());
+            let state = if foreign { QueueState::Mismatch } else { QueueState::Away };
+            until("it is said", || queue_state(&running) == state).await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            for _ in 0..20 {
+                brought.publish(None, 2).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                assert!(brought.world.everything_is_applied());
+            }
+            assert_eq!(running.handle.status().missed, 40);
+            running.stop().await;
+        });
+    }
+}
+
+#[test]
+fn while_only_the_history_is_away_what_the_broker_brings_is_handled_and_the_trouble_is_said() {
+    run(async {
+        let mut brought = Brought::new(1);
+        let history = Fate::new(1, Faults::default());
+        brought.world.history_fate = Some(history.clone());
+        let running = brought.start(Settings::default());
+        brought.consumed(&running).await;
+        brought.publish(None, 1).await;
+        brought.settle(&running).await;
+        history.set(Faults { error: 1.0, ..Faults::default() });
+        // What was awaited meanwhile is answered: the next question is not.
+        brought.publish(None, 1).await;
+        until("it is said", || running.handle.status().trouble.is_some()).await;
+        for _ in 0..10 {
+            brought.publish(None, 1).await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert!(brought.world.everything_is_applied());
+            let status = running.handle.status();
+            assert_eq!((status.state, status.trouble.is_some()), (SubscriberState::Running, true));
+        }
+        brought.broker.set_away(true);
+        until("nothing comes", || running.handle.status().state == SubscriberState::StoreAway).await;
+        brought.broker.set_away(false);
+        history.set(Faults::default());
+        brought.settle(&running).await;
+        assert_eq!(running.handle.status().trouble, None);
+        running.stop().await;
+    });
+}
+
+#[test]
 fn a_backlog_comes_from_the_queue_and_is_not_read_from_the_log_as_well() {
     for delay_ms in [0, 5, 400] {
         run(async {

@@ -99,6 +99,8 @@ struct World {
     inbox: MemoryInbox,
     diary: Arc<Diary>,
     fate: Arc<Fate>,
+    /// Of the history, where it is not that of everything.
+    history_fate: Option<Arc<Fate>>,
     ends: BTreeMap<OrderId, StreamEnd>,
 }
 
@@ -115,6 +117,7 @@ impl World {
             inbox: MemoryInbox::default(),
             diary: Arc::default(),
             fate: Fate::new(seed, Faults::default()),
+            history_fate: None,
             ends: BTreeMap::new(),
         }
     }
@@ -134,7 +137,8 @@ impl World {
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_795_000_000_000)));
         let node = Node::root("docket", clock.clone(), Ledger::new("test"), 1);
         let inbox: Arc<dyn Inbox> = Arc::new(Faulty::new(Arc::new(self.inbox.clone()), self.fate.clone()));
-        let history = Arc::new(Faulty::new(Arc::new(self.memory.clone()), self.fate.clone()));
+        let history_fate = self.history_fate.as_ref().unwrap_or(&self.fate).clone();
+        let history = Arc::new(Faulty::new(Arc::new(self.memory.clone()), history_fate));
         let ports = Ports { inbox, source, history, clock };
         let (child, handle) = actor::child(Registered::new(Shared(self.diary.clone())), ports, settings);
         let mut supervisor = Supervisor::new(Strategy::OneForOne, Policy::default()).child(child);

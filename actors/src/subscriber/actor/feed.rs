@@ -1,5 +1,6 @@
 //! What the actor reads of the log: its commits, or only its heads, and the scan of all of it when there is no position.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,12 +89,12 @@ impl Brought {
 
 impl SubscriberActor {
     pub(super) fn open(&mut self, after: Duration, ctx: &mut Context<Self>) {
-        let (source, history) = (self.ports.source.clone(), self.ports.history.clone());
+        let (name, source, history) = (self.name, self.ports.source.clone(), self.ports.history.clone());
         let position = self.feed.position.clone();
         self.spawn(
             async move {
                 sleep(after).await;
-                open(&source, &*history, position).await
+                open(name, &source, &*history, position).await
             },
             |act, opened, ctx| match opened {
                 Ok((follow, anew)) => act.opened(follow, anew, ctx),
@@ -119,9 +120,11 @@ impl SubscriberActor {
 
     fn feed_failed(&mut self, error: &LogError, ctx: &mut Context<Self>) {
         tracing::warn!(subscriber = self.name, %error, "the log cannot be followed, and is opened again");
-        if let LogError::NoPosition(_) = error {
+        if let LogError::NoPosition(why) = error
+            && self.feed.position.take().is_some()
+        {
             // Nor could it be next time.
-            self.feed.position = None;
+            say_position_lost(self.name, why);
         }
         self.feed.trouble = Some(error.to_string());
         self.publish();
@@ -213,17 +216,26 @@ impl SubscriberActor {
 }
 
 /// The open log, and whether it was opened at its end for want of a position.
-async fn open(source: &Source, history: &dyn History, position: Option<Position>) -> Result<(Open, bool), LogError> {
+async fn open(
+    name: &str,
+    source: &Source,
+    history: &dyn History,
+    position: Option<Position>,
+) -> Result<(Open, bool), LogError> {
     if let Some(position) = position {
         match open_at(source, history, From::Position(position)).await {
             Ok(follow) => return Ok((follow, false)),
             Err(LogError::NoPosition(why)) => {
-                tracing::error!(%why, "the position in the log is lost: the whole log is read again");
+                say_position_lost(name, &why);
             }
             Err(error @ LogError::Store(_)) => return Err(error),
         }
     }
     Ok((open_at(source, history, From::Now).await?, true))
+}
+
+fn say_position_lost(subscriber: &str, why: &dyn Display) {
+    tracing::error!(subscriber, %why, "the position in the log is lost: the whole log is read again");
 }
 
 async fn open_at(source: &Source, history: &dyn History, from: From) -> Result<Open, LogError> {

@@ -4,15 +4,20 @@
 //! left of it is refused: the broker brings it again, to the session that follows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix::{Addr, Context, Handler, Message};
+use actix::{Addr, Context, Handler, MailboxError, Message};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::{Life, SubscriberActor};
 use crate::broker::Tag;
 use crate::event::Envelope;
 use crate::subscriber::engine::{Input, Receipt, Session};
 use crate::subscriber::status::{QueueState, QueueStatus};
+
+/// A subscriber that takes nothing for this long hangs: its mailbox is never that long behind.
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// Whether the subscriber is at work in this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,6 +90,10 @@ impl Queue {
         self.status.clone()
     }
 
+    pub(super) fn is_consumed(&self) -> bool {
+        self.status.state == QueueState::Consuming
+    }
+
     /// The subscriber is at work here, or not.
     fn is_of(&mut self, life: Option<u64>) {
         if self.session.map(|session| session.life) == life {
@@ -144,7 +153,9 @@ impl Handler<Observe> for SubscriberActor {
         queue.observed(&observed);
         match observed {
             Observed::Empty => self.take(Input::QueueSeenEmpty, ctx),
-            Observed::Consuming | Observed::Waiting(_) | Observed::Away(_) | Observed::Mismatch(_) => self.publish(),
+            Observed::Consuming => self.take(Input::QueueConsumed(true), ctx),
+            Observed::Away(_) | Observed::Mismatch(_) => self.take(Input::QueueConsumed(false), ctx),
+            Observed::Waiting(_) => self.publish(),
         }
     }
 }
@@ -212,14 +223,35 @@ impl Intake {
         }
     }
 
-    /// Hands deliveries over. False: nobody took them, and the session is over.
+    /// Hands deliveries over. False: nobody took them, or not in time, and the session is over.
     pub(crate) async fn deliver(&self, deliver: Deliver) -> bool {
-        self.address.send(deliver).await.unwrap_or(false)
+        in_time(self.address.send(deliver)).await.unwrap_or(false)
     }
 
-    /// Says what is seen of the queue.
+    /// Says what is seen of the queue. One that hangs is found out when deliveries are handed over.
     pub(crate) async fn observe(&self, session: Session, observed: Observed) {
         // A subscriber that is gone needs not know.
-        let _ = self.address.send(Observe { session, observed }).await;
+        let _ = in_time(self.address.send(Observe { session, observed })).await;
+    }
+}
+
+/// The subscriber's answer; `None`: it is gone, or hangs. What it takes later is brought again by then, and counts once.
+async fn in_time<T>(answer: impl Future<Output = Result<T, MailboxError>>) -> Option<T> {
+    timeout(TAKEN_WITHIN, answer).await.ok()?.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subscriber_that_never_answers_is_not_waited_for_longer_than_it_may_take() {
+        let began = Instant::now();
+        assert_eq!(in_time(std::future::pending::<Result<bool, _>>()).await, None);
+        assert_eq!(began.elapsed(), TAKEN_WITHIN);
+        assert_eq!(in_time(async { Err::<bool, _>(MailboxError::Closed) }).await, None);
+        assert_eq!(in_time(async { Ok(true) }).await, Some(true));
     }
 }

@@ -30,8 +30,20 @@ pub(super) struct Completeness {
     seen_empty_at: Option<Timestamp>,
     /// Events that the broker brought and that are not done with.
     in_hand: usize,
-    /// Since when the broker brought nothing, and nothing that it had brought was in hand.
-    quiet_since: Option<Timestamp>,
+    /// When the broker last brought something, or something that it had brought was done with.
+    active_at: Option<Timestamp>,
+    consumption: Consumption,
+}
+
+/// Whether the queue is consumed.
+#[derive(Clone, Copy, Debug, Default)]
+enum Consumption {
+    /// Nobody has said so far, or there is no broker.
+    #[default]
+    Unknown,
+    Consumed,
+    /// The broker is away, or the queue is not as it must be, from then on.
+    Interrupted(Timestamp),
 }
 
 #[derive(Debug)]
@@ -57,7 +69,6 @@ impl Completeness {
 
     /// The log brought these heads, or none; the position is the one behind them.
     pub(super) fn hold(&mut self, heads: Vec<Head>, position: Position, now: Timestamp) {
-        self.quiet_since.get_or_insert(now);
         self.held.extend(heads.into_iter().map(|head| Held::Head { head, arrived_at: now }));
         match self.held.back_mut() {
             Some(Held::Position(last)) => *last = position,
@@ -74,7 +85,7 @@ impl Completeness {
     pub(super) fn received(&mut self, events: usize, newest: Option<Timestamp>, now: Timestamp) {
         if events > 0 {
             self.in_hand += events;
-            self.quiet_since = Some(now);
+            self.active_at = Some(now);
             self.delivered = newest.or(self.delivered);
         }
     }
@@ -83,8 +94,22 @@ impl Completeness {
     pub(super) fn done(&mut self, events: usize, now: Timestamp) {
         if events > 0 {
             self.in_hand = self.in_hand.saturating_sub(events);
-            self.quiet_since = Some(now);
+            self.active_at = Some(now);
         }
+    }
+
+    /// The queue is consumed from now on, or it cannot be.
+    pub(super) fn consumed(&mut self, consumed: bool, now: Timestamp) {
+        self.consumption = match (consumed, self.consumption) {
+            (true, _) => Consumption::Consumed,
+            (false, Consumption::Interrupted(since)) => Consumption::Interrupted(since),
+            (false, Consumption::Unknown | Consumption::Consumed) => Consumption::Interrupted(now),
+        };
+    }
+
+    /// Whether the broker brings events now.
+    pub(super) fn is_consumed(&self) -> bool {
+        matches!(self.consumption, Consumption::Consumed)
     }
 
     /// The queue was empty.
@@ -127,8 +152,14 @@ impl Completeness {
         overtaken || absent || given_up
     }
 
+    /// Each head has a time of its own, but for those that come while the queue is not consumed: they have the time since
+    /// then together. Else never more would be read of the log than may be held back in that time.
     fn patient_until(&self, arrived_at: Timestamp) -> Option<Timestamp> {
-        let since = self.quiet_since.map_or(arrived_at, |quiet| quiet.max(arrived_at));
+        let expected_from = match self.consumption {
+            Consumption::Unknown | Consumption::Consumed => arrived_at,
+            Consumption::Interrupted(since) => since.min(arrived_at),
+        };
+        let since = self.active_at.map_or(expected_from, |active| active.max(expected_from));
         (self.in_hand == 0).then(|| since.after(PATIENCE))
     }
 }
@@ -203,6 +234,50 @@ mod tests {
         assert_eq!((completeness.wake(), passes(&mut completeness, at(659))), (Some(at(660)), vec![]));
         assert_eq!(passes(&mut completeness, at(660)), [Passed::Head(one), Passed::Position(position("a"))]);
         assert_eq!(completeness.wake(), None);
+    }
+
+    #[test]
+    fn while_the_queue_is_not_consumed_for_a_minute_heads_pass_as_they_come_however_many() {
+        let mut completeness = Completeness::default();
+        completeness.consumed(true, at(0));
+        completeness.received(1, None, at(0));
+        completeness.done(1, at(5));
+        completeness.consumed(false, at(1));
+        completeness.hold(vec![head(at(50))], position("a"), at(50));
+        completeness.consumed(false, at(60));
+        assert_eq!((completeness.wake(), passes(&mut completeness, at(64))), (Some(at(65)), vec![]));
+        assert_eq!(passes(&mut completeness, at(65)).len(), 2);
+        let mut heads = 0;
+        for second in 65..75 {
+            for _ in 0..20 {
+                assert!(completeness.has_room(0));
+                completeness.hold(vec![head(at(second)); 1_000], position("b"), at(second));
+                let passed = passes(&mut completeness, at(second));
+                heads += passed.iter().filter(|passed| matches!(passed, Passed::Head(_))).count();
+            }
+        }
+        assert_eq!(heads, 200_000);
+        // As before, once the broker is back; and the next outage begins anew.
+        completeness.consumed(true, at(80));
+        completeness.hold(vec![head(at(80))], position("c"), at(80));
+        assert_eq!((completeness.wake(), passes(&mut completeness, at(139))), (Some(at(140)), vec![]));
+        completeness.consumed(false, at(90));
+        assert_eq!(completeness.wake(), Some(at(140)), "it waits no longer than it would have");
+        completeness.hold(vec![head(at(140))], position("d"), at(140));
+        assert_eq!(passes(&mut completeness, at(140)).len(), 2);
+        assert_eq!(completeness.wake(), Some(at(150)));
+    }
+
+    #[test]
+    fn while_something_that_the_broker_brought_is_in_hand_no_head_passes_because_it_is_away() {
+        let mut completeness = Completeness::default();
+        completeness.received(1, None, at(0));
+        completeness.consumed(false, at(1));
+        completeness.hold(vec![head(at(1))], position("a"), at(1));
+        assert_eq!((completeness.wake(), passes(&mut completeness, at(500))), (None, vec![]));
+        completeness.done(1, at(500));
+        assert_eq!((completeness.wake(), passes(&mut completeness, at(559))), (Some(at(560)), vec![]));
+        assert_eq!(passes(&mut completeness, at(560)).len(), 2);
     }
 
     #[test]
