@@ -19,6 +19,7 @@ mod tests;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -46,6 +47,9 @@ use crate::order::{OrderId, Version};
 
 pub use effects::LOADED_PER_ORDER as EFFECTS_PER_ORDER_MAX;
 pub use queue::{Receipt, Session};
+
+/// Places in the log that heads have passed are stored that often when nothing else is written.
+const POSITION_EVERY: Duration = Duration::from_millis(500);
 
 /// Something that happened.
 #[derive(Debug)]
@@ -213,6 +217,8 @@ pub struct Engine {
     rng: StdRng,
     queue: Queue,
     completeness: Completeness,
+    /// When the place that heads have passed is stored although nothing else is written.
+    position_due: Option<Timestamp>,
     lanes: VecDeque<LaneRead>,
     lanes_busy: HashSet<OrderId>,
     outcomes: Vec<Performed>,
@@ -246,6 +252,7 @@ impl Engine {
             rng: StdRng::seed_from_u64(seed),
             queue: Queue::default(),
             completeness: Completeness::default(),
+            position_due: None,
             lanes: VecDeque::new(),
             lanes_busy: HashSet::new(),
             outcomes: Vec::new(),
@@ -420,7 +427,10 @@ impl Engine {
         while let Some(passed) = self.completeness.pass(now, is_seen) {
             match passed {
                 Passed::Head(head) => self.queue.push_head(head),
-                Passed::Position(position) => self.queue.mark_followed(position),
+                Passed::Position(position) => {
+                    self.queue.mark_followed(position);
+                    self.position_due.get_or_insert(now.after(POSITION_EVERY));
+                }
             }
         }
     }
@@ -433,7 +443,7 @@ impl Engine {
             self.again(now, actions);
         }
         self.let_heads_pass(now);
-        while matches!(self.phase, Phase::Idle) && self.store.admits(now) && self.has_work() {
+        while matches!(self.phase, Phase::Idle) && self.store.admits(now) && self.has_work(now) {
             self.begin_cycle(now, actions);
         }
         if matches!(self.phase, Phase::Ended) {
@@ -448,11 +458,13 @@ impl Engine {
 
     // One transaction after another.
 
-    fn has_work(&self) -> bool {
+    fn has_work(&self, now: Timestamp) -> bool {
         if self.leaving {
             return !self.outcomes.is_empty();
         }
-        !(self.queue.is_empty() && self.lanes.is_empty() && self.outcomes.is_empty())
+        let position_waits = self.queue.is_lone_position() && self.position_due.is_some_and(|due| now < due);
+        let queue_rests = self.queue.is_empty() || position_waits;
+        !(queue_rests && self.lanes.is_empty() && self.outcomes.is_empty())
     }
 
     fn begin_cycle(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
@@ -469,6 +481,7 @@ impl Engine {
         let share = (self.settings.batch_events_max / 2).max(1);
         self.cycle.items =
             self.queue.take(self.settings.batch_events_max.saturating_sub(self.cycle.events()).max(share));
+        self.position_due = None;
         self.load_rows(now, actions);
     }
 
@@ -594,7 +607,7 @@ impl Engine {
         let effects = self.due_performing.wake().filter(|_| !self.paused);
         let held_back = self.completeness.wake();
         // What is due and not asked for waits for a gate or for room, and either comes with an input of its own.
-        let due = lanes.into_iter().chain(effects).chain(held_back).filter(|at| *at > now);
+        let due = lanes.into_iter().chain(effects).chain(held_back).chain(self.position_due).filter(|at| *at > now);
         gates.chain(due).min()
     }
 }

@@ -150,6 +150,11 @@ impl Queue {
         self.items.is_empty()
     }
 
+    /// Whether there is nothing but a place up to which the log was followed.
+    pub(super) fn is_lone_position(&self) -> bool {
+        self.items.len() == 1 && matches!(self.items.front(), Some(Item::Mark(Mark::Followed(_))))
+    }
+
     /// How many events wait.
     pub(super) fn events(&self) -> usize {
         self.of_log + self.of_broker

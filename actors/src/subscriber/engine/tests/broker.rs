@@ -159,13 +159,45 @@ fn a_lost_message_is_read_from_the_log_once_the_queue_is_empty() {
 fn what_the_broker_has_brought_holds_no_position_back() {
     let mut world = World::new();
     let mut engine = world.begun();
-    let a = order(&[1, 2]);
+    // With an effect the position would be stored with its outcome.
+    let a = order(&[1]);
     world.log.extend_from_slice(&a);
     world.heads(&mut engine, &a);
     assert_eq!(world.followed(), "0");
-    world.receive(&mut engine, 3, events(&a));
-    assert_eq!((world.followed(), engine.status("test").missed), ("2".to_owned(), 0));
-    assert!(engine.status("test").is_settled_at(&position(2, Some(a[1].id()))));
+    let stored = world.receive(&mut engine, 1, events(&a)).expect("the position is stored soon");
+    assert_eq!((world.followed(), stored), ("0".to_owned(), world.now.after(POSITION_EVERY)));
+    assert!(!engine.status("test").is_settled_at(&position(1, Some(a[0].id()))), "it is said when it is stored");
+    world.now = stored;
+    world.settle_all(&mut engine, Input::Tick);
+    assert_eq!((world.followed(), engine.status("test").missed), ("1".to_owned(), 0));
+    assert!(engine.status("test").is_settled_at(&position(1, Some(a[0].id()))));
+}
+
+#[test]
+fn a_position_alone_is_written_twice_a_second_and_otherwise_with_what_comes_next() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let commits: Vec<_> = (0..100).flat_map(|_| order(&[1])).collect();
+    let mut written = 0;
+    for (tag, commit) in (1..).zip(&commits) {
+        world.log.push(commit.clone());
+        let heads = Input::Heads(vec![head(commit)], position(world.log.len(), Some(commit.id())));
+        let delivered = world.received(receipt(tag), events(std::slice::from_ref(commit)));
+        for input in [heads, delivered] {
+            let mut actions = VecDeque::from(engine.step(input, world.now));
+            while let Some(action) = actions.pop_front() {
+                written += usize::from(matches!(action, Action::Commit(_)));
+                if let Some(input) = world.answer(action) {
+                    actions.extend(engine.step(input, world.now));
+                }
+            }
+        }
+        world.pass_time(Duration::from_millis(50));
+    }
+    assert_eq!((written, world.followed()), (100, "99".to_owned()), "with the next event");
+    world.settle_all(&mut engine, Input::Tick);
+    assert_eq!(world.followed(), "100");
+    world.check();
 }
 
 #[test]
