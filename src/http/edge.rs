@@ -74,12 +74,9 @@ where
     fn call(&self, mut request: ServiceRequest) -> Self::Future {
         let CorrelationId(correlation) = CorrelationId::of(request.headers());
         let line = Line::begin(&request);
+        let unread = Unread::of(&mut request);
         if let Err(problem) = self.names.check(&request) {
-            let mut response = problem.response(&correlation);
-            if let Some(unread) = Unread::of(request.take_payload()) {
-                response = unread.refused_with(response);
-            }
-            let response = Ok(request.into_response(response));
+            let response = Ok(written(request.into_response(problem.response(&correlation)), unread));
             line.end(&response, &correlation);
             return Box::pin(ready(response));
         }
@@ -91,7 +88,7 @@ where
                 // The panic hook has said where and why.
                 Err(_) => Err(Panicked(correlation.clone()).into()),
             };
-            let response = answer.map(|response| finished(response, &correlation));
+            let response = answer.map(|response| written(finished(response, &correlation), unread));
             line.end(&response, &correlation);
             response
         })
@@ -100,16 +97,20 @@ where
 
 fn finished(mut response: ServiceResponse<BoxBody>, correlation: &HeaderValue) -> ServiceResponse<BoxBody> {
     if let Some(error) = response.response().error() {
-        let mut problem = Problem::of(error).response(correlation);
-        let unread = response.request().extensions_mut().remove::<Unread>();
-        if let Some(unread) = unread {
-            problem = unread.refused_with(problem);
-        }
+        let problem = Problem::of(error).response(correlation);
         return response.into_response(problem);
     }
     let headers: &mut HeaderMap = response.headers_mut();
     headers.insert(CORRELATION_ID, correlation.clone());
     response
+}
+
+/// However long the rest of the body may be: nobody waits for it.
+fn written(response: ServiceResponse<BoxBody>, unread: Option<Unread>) -> ServiceResponse<BoxBody> {
+    match unread {
+        Some(unread) => unread.kept_by(response),
+        None => response,
+    }
 }
 
 /// A handler panicked. The request is gone with it, so the answer is written without it.

@@ -17,7 +17,6 @@ use futures_util::future::Either;
 use super::origin::Names;
 use super::problem::{self, Problem};
 use super::routes::Access;
-use super::unread::Unread;
 use crate::auth::{Key, KeyName, Keys, Scope};
 use crate::config::Auth;
 
@@ -136,15 +135,10 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&self, mut request: ServiceRequest) -> Self::Future {
+    fn call(&self, request: ServiceRequest) -> Self::Future {
         match self.guard.admit(&request, self.access) {
             Ok(()) => Either::Right(self.inner.call(request)),
-            Err(problem) => {
-                if let Some(unread) = Unread::of(request.take_payload()) {
-                    request.extensions_mut().insert(unread);
-                }
-                Either::Left(ready(Ok(request.error_response(problem))))
-            }
+            Err(problem) => Either::Left(ready(Ok(request.error_response(problem)))),
         }
     }
 }

@@ -32,7 +32,7 @@ impl Readiness for ReadyParts {
         let children = children.into_iter().filter(|child| !["store", NODES].contains(&child.name.as_str()));
         let children = children.map(|child| Part {
             ready: matches!(child.status, Status::Running),
-            detail: (!matches!(child.status, Status::Running)).then(|| "it is being started again".into()),
+            detail: (!matches!(child.status, Status::Running)).then(|| "it is being started".into()),
             name: child.name.into(),
         });
         std::iter::once(store).chain(children).collect()

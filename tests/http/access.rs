@@ -130,6 +130,8 @@ async fn what_is_open_is_what_must_be() {
             (Address::Callers, _) if reads => Scope::OrdersRead,
             (Address::Callers, _) => Scope::OrdersWrite,
             (Address::Operators, _) if reads => Scope::OpsRead,
+            // What a process says of itself. Whoever may not change anything may say it.
+            (Address::Operators, "/history/nodes") => Scope::OpsRead,
             (Address::Operators, _) => Scope::OpsWrite,
         };
         assert_eq!(route.access, Access::Needs(needed), "{} {}", route.method, route.path);
@@ -191,6 +193,39 @@ async fn nothing_of_a_strangers_body_is_waited_for() {
     let answer = locked.docket.say_to(locked.docket.ops, lines.into_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
     assert!(began.elapsed() < Duration::from_secs(5), "somebody waited for {:?}", began.elapsed());
+}
+
+#[actix_web::test]
+async fn a_body_without_end_ends_with_the_answer_whatever_that_is() {
+    let docket = Docket::start();
+    let began = Instant::now();
+    let most = "x".repeat(200_000);
+    for (head, body, status) in [
+        ("GET /nowhere", "{", 404),
+        ("PATCH /orders", "{", 405),
+        ("POST /orders\r\nContent-Type: text/plain", "{", 415),
+        ("POST /orders\r\nContent-Type: application/json", most.as_str(), 413),
+        ("GET /healthz", "{", 200),
+    ] {
+        let (line, headers) = head.split_once("\r\n").unwrap_or((head, "X-None: 0"));
+        let said = format!(
+            "{line} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n",
+            body.len()
+        );
+        let answer = docket.say(said.into_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {answer}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(15), "somebody waited for {:?}", began.elapsed());
+}
+
+#[actix_web::test]
+async fn a_whole_body_that_nobody_wants_leaves_the_connection_open() {
+    let docket = Docket::start();
+    let unwanted = "POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+        Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+    let last = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let answer = docket.say(format!("{unwanted}{last}").into_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("HTTP/1.1 200 "), "{answer}");
 }
 
 #[actix_web::test]
