@@ -130,8 +130,6 @@ async fn what_is_open_is_what_must_be() {
             (Address::Callers, _) if reads => Scope::OrdersRead,
             (Address::Callers, _) => Scope::OrdersWrite,
             (Address::Operators, _) if reads => Scope::OpsRead,
-            // What a process says of itself. Whoever may not change anything may say it.
-            (Address::Operators, "/history/nodes") => Scope::OpsRead,
             (Address::Operators, _) => Scope::OpsWrite,
         };
         assert_eq!(route.access, Access::Needs(needed), "{} {}", route.method, route.path);
