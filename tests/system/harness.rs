@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 pub(crate) use folder::Folder;
-pub(crate) use store::{Recorded, Store, all, on_every_store};
+pub(crate) use store::{Recorded, Setting, Store, all, in_every_setting, on_every_store};
 
 /// Longest wait for anything that must come by itself.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);

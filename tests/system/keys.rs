@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::harness::{Answer, Docket, Folder, Request, Store, TOTAL, an_order, on_every_store};
+use crate::harness::{Answer, Docket, Folder, Request, Setting, TOTAL, an_order, in_every_setting};
 
 fn replayed(answer: &Answer) -> bool {
     answer.header("idempotent-replayed") == Some("true")
@@ -28,15 +28,15 @@ fn assert_one_and_its_replays(answers: &[Answer], status: StatusCode) {
     assert_eq!(answers.iter().filter(|answer| !replayed(answer)).count(), 1);
 }
 
-on_every_store!(
+in_every_setting!(
     the_same_key_from_fifty_connections_takes_effect_once,
     the_same_key_of_another_customer_is_another_creation,
     two_hundred_commands_at_once_each_get_a_version_of_their_own,
     of_two_hundred_commands_that_expect_the_same_version_one_wins,
 );
 
-async fn the_same_key_from_fifty_connections_takes_effect_once(store: Store) {
-    let folder = Folder::new(store);
+async fn the_same_key_from_fifty_connections_takes_effect_once(setting: Setting) {
+    let folder = Folder::new(setting);
     let docket = folder.start().await;
 
     let created = at_once((0..50).map(|_| docket.place(&an_order("web-1")).key("create-1"))).await;
@@ -63,8 +63,8 @@ async fn the_same_key_from_fifty_connections_takes_effect_once(store: Store) {
     assert_eq!(docket.events(&id).await.len(), 3);
 }
 
-async fn the_same_key_of_another_customer_is_another_creation(store: Store) {
-    let docket = Folder::new(store).start().await;
+async fn the_same_key_of_another_customer_is_another_creation(setting: Setting) {
+    let docket = Folder::new(setting).start().await;
     let mine = docket.place(&an_order("web-1")).key("k").expect(StatusCode::CREATED).await;
     let mut order = an_order("web-1");
     order["customer_id"] = json!("c-2");
@@ -77,8 +77,8 @@ fn add_item(docket: &Docket, id: &str) -> Request {
     docket.tell(id, "items", &json!({"sku": "B-1", "quantity": 1, "unit_price": 100}))
 }
 
-async fn two_hundred_commands_at_once_each_get_a_version_of_their_own(store: Store) {
-    let docket = Folder::new(store).start().await;
+async fn two_hundred_commands_at_once_each_get_a_version_of_their_own(setting: Setting) {
+    let docket = Folder::new(setting).start().await;
     let id = docket.place(&an_order("busy")).expect(StatusCode::CREATED).await.id();
 
     let answers = at_once((0..200).map(|_| add_item(&docket, &id))).await;
@@ -93,8 +93,8 @@ async fn two_hundred_commands_at_once_each_get_a_version_of_their_own(store: Sto
     assert_eq!(docket.order(&id).await["total"], TOTAL + 200 * 100);
 }
 
-async fn of_two_hundred_commands_that_expect_the_same_version_one_wins(store: Store) {
-    let docket = Folder::new(store).start().await;
+async fn of_two_hundred_commands_that_expect_the_same_version_one_wins(setting: Setting) {
+    let docket = Folder::new(setting).start().await;
     let id = docket.place(&an_order("wanted")).expect(StatusCode::CREATED).await.id();
 
     let answers = at_once((0..200).map(|_| add_item(&docket, &id).if_version(1))).await;

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 
 use crate::harness::callers::{Acknowledged, LIFE, Said, assert_kept, assert_mailed, stored_events};
-use crate::harness::{Docket, Folder, Store, on_every_store, rounds};
+use crate::harness::{Docket, Folder, Setting, in_every_setting, rounds};
 
 const WRITERS: usize = 64;
 
@@ -73,10 +73,10 @@ async fn assert_once(docket: &Docket, orders: &BTreeSet<String>) {
     futures_util::stream::iter(checks).buffer_unordered(WRITERS).collect::<Vec<()>>().await;
 }
 
-on_every_store!(kill_9_among_writers_loses_nothing_and_repeats_nothing);
+in_every_setting!(kill_9_among_writers_loses_nothing_and_repeats_nothing);
 
-async fn kill_9_among_writers_loses_nothing_and_repeats_nothing(store: Store) {
-    let folder = Folder::new(store);
+async fn kill_9_among_writers_loses_nothing_and_repeats_nothing(setting: Setting) {
+    let folder = Folder::new(setting);
     let mut orders = BTreeSet::new();
     let mut docket = folder.start().await;
     for round in 0..rounds(4, 100) {

@@ -1,16 +1,14 @@
 //! An order's whole life, and what becomes of it outside.
 
-use std::collections::BTreeMap;
-
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::harness::{Folder, Store, TOTAL, an_order, eventually, on_every_store};
+use crate::harness::{Folder, Setting, Store, TOTAL, an_order, callers, eventually, in_every_setting};
 
-on_every_store!(an_order_lives_from_placed_to_refunded_and_its_customer_hears_of_it);
+in_every_setting!(an_order_lives_from_placed_to_refunded_and_its_customer_hears_of_it);
 
-async fn an_order_lives_from_placed_to_refunded_and_its_customer_hears_of_it(store: Store) {
-    let folder = Folder::new(store);
+async fn an_order_lives_from_placed_to_refunded_and_its_customer_hears_of_it(setting: Setting) {
+    let folder = Folder::new(setting);
     let docket = folder.start().await;
 
     let placed =
@@ -44,12 +42,7 @@ async fn an_order_lives_from_placed_to_refunded_and_its_customer_hears_of_it(sto
     let mails = folder.mails();
     assert!(mails.iter().all(|mail| mail.contains("To: ana@example.com")), "{mails:?}");
     assert_eq!(mails.iter().filter(|mail| mail.contains("X-Correlation-Id: corr-1")).count(), 1);
-    let mut ids = BTreeMap::<&str, usize>::new();
-    for mail in &mails {
-        let id = mail.lines().find_map(|line| line.strip_prefix("Message-ID: ")).expect("a Message-ID");
-        *ids.entry(id).or_default() += 1;
-    }
-    assert_eq!(ids.len(), 6, "{ids:?}");
+    assert_eq!(callers::mails(&folder).len(), 6, "{mails:?}");
 
     let (code, said) = docket.stop_and_tell().await;
     assert_eq!(code, Some(0));

@@ -5,12 +5,12 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use crate::harness::{Folder, Store, an_order, on_every_store};
+use crate::harness::{Folder, Setting, an_order, in_every_setting};
 
-on_every_store!(a_poisonous_order_polled_ten_times_a_second_is_quarantined_alone);
+in_every_setting!(a_poisonous_order_polled_ten_times_a_second_is_quarantined_alone);
 
-async fn a_poisonous_order_polled_ten_times_a_second_is_quarantined_alone(store: Store) {
-    let folder = Folder::new(store);
+async fn a_poisonous_order_polled_ten_times_a_second_is_quarantined_alone(setting: Setting) {
+    let folder = Folder::new(setting);
     let docket = folder.start().await;
     let poisoned = docket.place(&an_order("poisoned")).expect(StatusCode::CREATED).await.id();
     let healthy = docket.place(&an_order("healthy")).expect(StatusCode::CREATED).await.id();

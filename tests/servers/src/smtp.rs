@@ -114,6 +114,18 @@ impl SmtpServer {
         Self::start_with(SmtpOptions::default()).await
     }
 
+    /// As [`start`](Self::start), and waits for it on a thread of its own.
+    ///
+    /// # Panics
+    /// When it does not serve.
+    pub fn start_now() -> Self {
+        let starting = std::thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(Self::start())
+        });
+        starting.join().expect("a mail server")
+    }
+
     /// One that wants this.
     ///
     /// # Panics

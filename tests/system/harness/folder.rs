@@ -9,50 +9,86 @@ use std::time::Duration;
 use actors::commit::Commit;
 use mongodb::Database;
 use serde_json::Value;
-use servers::{MongoServer, Proxy};
+use servers::{MongoServer, Proxy, RabbitVhost, SmtpServer};
 use tempfile::TempDir;
 
-use super::store::{Recorded, Store, Stored};
+use super::store::{Recorded, Setting, Stored};
 use super::{Docket, Process, eventually};
 
 /// The built program.
 const DOCKET: &str = env!("CARGO_BIN_EXE_docket");
 
-/// A folder, and a database where the store is one. On SQLite one docket at a time runs on it.
+/// A folder, a database where the store is one, and what carries events and mails away. On SQLite one docket at a time runs on it.
 pub(crate) struct Folder {
     path: PathBuf,
     settings: Vec<(String, String)>,
     stored: Stored,
+    carried: Carried,
     temporary: Option<Arc<TempDir>>,
+}
+
+/// What carries events and mails away; none: they stay in the process, and in files.
+#[derive(Clone, Default)]
+struct Carried {
+    rabbitmq: Option<Arc<RabbitVhost>>,
+    mail: Option<Arc<SmtpServer>>,
 }
 
 /// Keeps what a docket runs on for as long as it runs.
 pub(super) struct Kept {
     _stored: Stored,
+    _carried: Carried,
     _folder: Option<Arc<TempDir>>,
 }
 
 impl Folder {
     /// An empty one.
-    pub(crate) fn new(store: Store) -> Self {
+    pub(crate) fn new(setting: impl Into<Setting>) -> Self {
         let temporary = tempfile::tempdir().expect("a folder");
-        let mut folder = Self::at(store, temporary.path());
+        let mut folder = Self::at(setting, temporary.path());
         folder.temporary = Some(Arc::new(temporary));
         folder
     }
 
     /// One that somebody else made and removes.
-    pub(crate) fn at(store: Store, path: &Path) -> Self {
-        let stored = Stored::new(store, path);
-        Self { path: path.to_owned(), settings: stored.settings(), stored, temporary: None }
+    pub(crate) fn at(setting: impl Into<Setting>, path: &Path) -> Self {
+        let setting = setting.into();
+        let folder = Self::of(Stored::new(setting.store, path), path);
+        if setting.servers { folder.carried_by(RabbitVhost::new()).mailed_by(SmtpServer::start_now()) } else { folder }
     }
 
     /// An empty one, with its database on that server.
     pub(crate) fn on(server: &MongoServer) -> Self {
         let temporary = tempfile::tempdir().expect("a folder");
-        let stored = Stored::on(server);
-        let path = temporary.path().to_owned();
-        Self { path, settings: stored.settings(), stored, temporary: Some(Arc::new(temporary)) }
+        let mut folder = Self::of(Stored::on(server), temporary.path());
+        folder.temporary = Some(Arc::new(temporary));
+        folder
+    }
+
+    /// Whatever the environment of the tests says.
+    fn of(stored: Stored, path: &Path) -> Self {
+        let (settings, carried) = (stored.settings(), Carried::default());
+        let folder = Self { path: path.to_owned(), settings, stored, carried, temporary: None };
+        folder.set("RABBITMQ_URL", "")
+    }
+
+    /// Its dockets' events travel by that virtual host.
+    pub(crate) fn carried_by(mut self, rabbitmq: RabbitVhost) -> Self {
+        self = self.set("RABBITMQ_URL", rabbitmq.uri());
+        self.carried.rabbitmq = Some(Arc::new(rabbitmq));
+        self
+    }
+
+    /// Its dockets' mails leave by that server.
+    pub(crate) fn mailed_by(mut self, mail: SmtpServer) -> Self {
+        self = self.set("DOCKET__NOTIFICATION__SMTP_URL", &mail.url());
+        self.carried.mail = Some(Arc::new(mail));
+        self
+    }
+
+    /// What its dockets' events travel by.
+    pub(crate) fn rabbitmq(&self) -> &RabbitVhost {
+        self.carried.rabbitmq.as_deref().expect("a virtual host")
     }
 
     /// Its dockets reach the server through that proxy.
@@ -120,7 +156,8 @@ impl Folder {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
-        let kept = Kept { _stored: self.stored.clone(), _folder: self.temporary.clone() };
+        let kept =
+            Kept { _stored: self.stored.clone(), _carried: self.carried.clone(), _folder: self.temporary.clone() };
         Ok(Docket::new(process, (http, ops), log, kept))
     }
 
@@ -184,8 +221,12 @@ impl Folder {
         self.stored.recorded().await
     }
 
-    /// The mails that were written, each as its text.
+    /// The mails that were written, or that the mail server has, each as its text. The latter may have one twice: when a
+    /// docket was killed before it knew that it was sent.
     pub(crate) fn mails(&self) -> Vec<String> {
+        if let Some(mail) = &self.carried.mail {
+            return mail.mails().into_iter().map(|mail| mail.text).collect();
+        }
         let Ok(entries) = std::fs::read_dir(self.data("mail")) else { return Vec::new() };
         let files = entries.map(|entry| entry.expect("an entry").path());
         let mails = files.filter(|path| path.extension().is_some_and(|it| it == "eml"));

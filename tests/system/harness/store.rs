@@ -1,4 +1,5 @@
-//! What dockets keep their data in, and what is asked of it past them: whether a promise was kept.
+//! What dockets keep their data in and what their events travel by, and what is asked of it past them: whether a promise
+//! was kept.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +19,55 @@ pub(crate) enum Store {
     /// A database on the server that all tests share.
     Mongodb,
 }
+
+/// What dockets run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Setting {
+    /// What they keep their data in.
+    pub(crate) store: Store,
+    /// Whether events travel by RabbitMQ, and mails by SMTP: a virtual host on the node that all tests share, and a mail
+    /// server of the setting's own. Else subscribers follow the log, and mails are files.
+    pub(crate) servers: bool,
+}
+
+impl From<Store> for Setting {
+    fn from(store: Store) -> Self {
+        Self { store, servers: false }
+    }
+}
+
+/// Makes tests of scenarios (`async fn name(setting: Setting)`): each on every store, without and with RabbitMQ and SMTP.
+macro_rules! in_every_setting {
+    ($($test:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::harness::Store::Sqlite.into()).await;
+            })*
+        }
+        mod mongodb {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::harness::Store::Mongodb.into()).await;
+            })*
+        }
+        mod sqlite_and_rabbitmq {
+            $(#[tokio::test]
+            async fn $test() {
+                let setting = crate::harness::Setting { store: crate::harness::Store::Sqlite, servers: true };
+                super::$test(setting).await;
+            })*
+        }
+        mod mongodb_and_rabbitmq {
+            $(#[tokio::test]
+            async fn $test() {
+                let setting = crate::harness::Setting { store: crate::harness::Store::Mongodb, servers: true };
+                super::$test(setting).await;
+            })*
+        }
+    };
+}
+pub(crate) use in_every_setting;
 
 /// Makes tests of scenarios (`async fn name(store: Store)`): each on every store.
 macro_rules! on_every_store {
