@@ -20,7 +20,7 @@ use connection::{Connection, Ended};
 use crate::broker::{Broker, BrokerError, Subscription};
 use crate::subscriber::actor::{Intake, Observed, SubscriberHandle};
 use crate::subscriber::engine::Session;
-use crate::supervisor::{Backoff, Child, Failure, Intensity, Policy};
+use crate::supervisor::{Backoff, Child, Failure, Handle, Intensity, Policy};
 
 /// How long, how often.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,9 +62,17 @@ pub fn child(
     let intake = subscriber.intake();
     Child::task(subscription.subscriber, "consumer", move |_| {
         let consumer = Rc::new(Consumer::new(broker, subscription, intake, settings));
-        move |_| {
-            let consumer = Rc::clone(&consumer);
-            async move { consumer.run().await }.boxed_local()
+        move |handle: &Handle| {
+            let (consumer, handle) = (Rc::clone(&consumer), handle.clone());
+            let run = async move {
+                tokio::select! {
+                    biased;
+                    // What is not acknowledged is brought again.
+                    () = handle.stop_requested() => Ok(()),
+                    failed = consumer.run() => failed,
+                }
+            };
+            run.boxed_local()
         }
     })
     .isolated()
