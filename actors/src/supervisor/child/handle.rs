@@ -64,14 +64,13 @@ impl Handle {
     /// ([`Handle::stop_requested`]). It is not started again. What the actor was doing in futures is dropped, unless its
     /// `stopping` says `Running::Continue` until it is done.
     pub fn end(&self) {
-        {
-            let mut told = self.lock();
-            told.stopping = true;
-            for waker in told.wakers.drain(..) {
-                waker.wake();
-            }
-        }
+        // First: a child that has ended is asked whether it was to, and it may end as soon as it can know.
         self.say(Verb::Stop);
+        let mut told = self.lock();
+        told.stopping = true;
+        for waker in told.wakers.drain(..) {
+            waker.wake();
+        }
     }
 
     /// Waits until [`Handle::end`] is called. To be used within the child.
