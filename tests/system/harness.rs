@@ -292,12 +292,22 @@ pub(crate) const TOTAL: i64 = 9990;
 
 /// Waits until `holds`, and fails when that takes too long.
 #[track_caller]
-pub(crate) fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) -> impl Future<Output = ()> {
+pub(crate) fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) -> impl Future<Output = ()> {
+    eventually_within(WAIT_MAX, what, holds)
+}
+
+/// The same, of what takes longer by its nature.
+#[track_caller]
+pub(crate) fn eventually_within(
+    limit: Duration,
+    what: &str,
+    mut holds: impl AsyncFnMut() -> bool,
+) -> impl Future<Output = ()> {
     let at = std::panic::Location::caller();
-    let until = Instant::now() + WAIT_MAX;
+    let until = Instant::now() + limit;
     async move {
         while !holds().await {
-            assert!(Instant::now() < until, "{at}: waited {} s and in vain until {what}", WAIT_MAX.as_secs());
+            assert!(Instant::now() < until, "{at}: waited {} s and in vain until {what}", limit.as_secs());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

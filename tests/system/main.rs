@@ -2,6 +2,7 @@
 //! works, only what it promises.
 
 mod auth;
+mod broker;
 mod commands;
 mod consumer;
 mod copy;

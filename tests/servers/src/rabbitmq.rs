@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
-    QueuePurgeOptions,
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions, QueuePurgeOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -160,6 +160,16 @@ impl RabbitVhost {
         channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), table).await.expect("declared");
     }
 
+    /// Binds a queue to an exchange: it gets a copy of every message with such a routing key from now on.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub async fn bind(&self, queue: &str, exchange: &str, routing_key: &str) {
+        let (_connection, channel) = self.channel().await;
+        let (options, table) = (QueueBindOptions::default(), FieldTable::default());
+        channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, table).await.expect("bound");
+    }
+
     /// Publishes these bodies as persistent messages, in this order, and waits until the node has them. An empty exchange:
     /// into the queue that has the routing key's name.
     ///
@@ -180,7 +190,7 @@ impl RabbitVhost {
     /// At most `max` messages of a queue, from its head. They stay where they are.
     ///
     /// # Panics
-    /// When there is no such queue.
+    /// When there is no such queue, or it has a single active consumer: it gives nothing to those who look.
     pub async fn peek(&self, queue: &str, max: usize) -> Vec<(BasicProperties, Vec<u8>)> {
         // Not acknowledged, they go back where they were when the connection ends.
         let (connection, channel) = self.channel().await;
@@ -303,6 +313,15 @@ impl RabbitServer {
     /// When it does not do as it is told.
     pub async fn calm(&self) {
         self.control(&["set_vm_memory_high_watermark", "0.6"]).await;
+    }
+
+    /// Has it write down which queues it has. By itself it does so some time after they were declared; killed before that
+    /// it has them for ever without anybody who leads them, and nothing can be published to them.
+    ///
+    /// # Panics
+    /// When it does not do as it is told.
+    pub async fn write_down_queues(&self) {
+        self.control(&["eval", "lists:foreach(fun dets:sync/1, dets:all())."]).await;
     }
 
     async fn control(&self, words: &[&str]) {
