@@ -158,7 +158,7 @@ impl System {
             root = part.children.into_iter().fold(root, Supervisor::child);
             threads.push(part.threads);
         }
-        // Stopped after the subscribers: what they finish is still acknowledged.
+        // Stopped after the subscribers: their consumers acknowledge what they finish.
         if let Some(part) = bridge {
             root = root.child(part.child);
             threads.push(part.threads);

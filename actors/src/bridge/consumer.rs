@@ -2,7 +2,8 @@
 //! what is done with. It decides nothing about an order and stores nothing.
 //!
 //! It consumes only while the subscriber is at work in this process. A connection belongs to one life of the subscriber:
-//! when either ends, everything that was not acknowledged is brought again, to the next connection. A broker that does not
+//! when either ends, everything that was not acknowledged is brought again, to the next connection. While the subscriber
+//! leaves nothing more is taken, and what it finishes is acknowledged. A broker that does not
 //! answer is a failure of this task, which is begun again for ever; what is committed meanwhile is found in the log.
 
 mod connection;
@@ -20,7 +21,10 @@ use connection::{Connection, Ended};
 use crate::broker::{Broker, BrokerError, Subscription};
 use crate::subscriber::actor::{Intake, Observed, SubscriberHandle};
 use crate::subscriber::engine::Session;
-use crate::supervisor::{Backoff, Child, Failure, Handle, Intensity, Policy};
+use crate::supervisor::{Backoff, Child, Failure, Handle, Intensity, Limits, Policy};
+
+/// How long a connection may still take, when its time is over, to acknowledge what is finished.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// How long, how often.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,19 +68,12 @@ pub fn child(
         let consumer = Rc::new(Consumer::new(broker, subscription, intake, settings));
         move |handle: &Handle| {
             let (consumer, handle) = (Rc::clone(&consumer), handle.clone());
-            let run = async move {
-                tokio::select! {
-                    biased;
-                    // What is not acknowledged is brought again.
-                    () = handle.stop_requested() => Ok(()),
-                    failed = consumer.run() => failed,
-                }
-            };
-            run.boxed_local()
+            async move { consumer.run(&handle).await }.boxed_local()
         }
     })
     .isolated()
     .policy(policy)
+    .limits(Limits { stuck_after: None, stop_within: LAST_WORD * 2 })
 }
 
 /// What is kept over failures.
@@ -106,23 +103,38 @@ impl Consumer {
         }
     }
 
-    async fn run(&self) -> Result<(), Failure> {
+    /// Until it is asked to stop.
+    async fn run(&self, handle: &Handle) -> Result<(), Failure> {
         loop {
-            let life = self.intake.clone().at_work().await;
             let mut intake = self.intake.clone();
+            let life = tokio::select! {
+                biased;
+                () = handle.stop_requested() => return Ok(()),
+                life = intake.at_work() => life,
+            };
+            let mut ending = Box::pin(self.ending(handle, life)).shared();
             tokio::select! {
                 biased;
-                () = intake.over(life) => {}
-                attempt = self.attempt(life) => attempt?,
+                attempt = self.attempt(life, ending.clone()) => attempt?,
+                () = async { (&mut ending).await; sleep(LAST_WORD).await } => {}
             }
         }
     }
 
+    /// Waits until a connection of that life has to end.
+    async fn ending(&self, handle: &Handle, life: u64) {
+        let mut intake = self.intake.clone();
+        tokio::select! {
+            () = handle.stop_requested() => {}
+            () = intake.over(life) => {}
+        }
+    }
+
     /// One connection. Without a failure when the next one may follow at once.
-    async fn attempt(&self, life: u64) -> Result<(), Failure> {
+    async fn attempt(&self, life: u64, ending: impl Future<Output = ()> + Unpin) -> Result<(), Failure> {
         self.connections.set(self.connections.get() + 1);
         let session = Session { life, connection: self.connections.get() };
-        let Err(error) = self.consume(session).await else { return Ok(()) };
+        let Err(error) = self.consume(session, ending).await else { return Ok(()) };
         match error {
             BrokerError::Away(why) => {
                 self.intake.observe(session, Observed::Away(why.clone())).await;
@@ -137,14 +149,14 @@ impl Consumer {
         }
     }
 
-    async fn consume(&self, session: Session) -> Result<Ended, BrokerError> {
+    async fn consume(&self, session: Session, ending: impl Future<Output = ()> + Unpin) -> Result<Ended, BrokerError> {
         let consume = within(self.settings.answer_within, self.broker.consume(&self.subscription)).await?;
         self.mismatch.take();
         tracing::info!(subscriber = self.subscription.subscriber, "the queue is consumed");
         self.intake.observe(session, Observed::Consuming).await;
         let mut connection = Connection::new(self, session, consume);
         connection.put_back_if_due().await?;
-        connection.serve().await
+        connection.serve(ending).await
     }
 
     fn say_mismatch(&self, why: &str) {

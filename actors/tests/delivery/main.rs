@@ -141,12 +141,13 @@ impl World {
         let history = Arc::new(Faulty::new(Arc::new(self.memory.clone()), history_fate));
         let ports = Ports { inbox, source, history, clock };
         let (child, handle) = actor::child(Registered::new(Shared(self.diary.clone())), ports, settings);
-        let mut supervisor = Supervisor::new(Strategy::OneForOne, Policy::default()).child(child);
+        let mut supervisor = Supervisor::new(Strategy::OneForOne, Policy::default());
+        // As in the program it is stopped after the subscriber.
         if let Some(beside) = beside(&handle) {
             let consumers = Supervisor::new(Strategy::OneForOne, Policy::default()).child(beside);
             supervisor = supervisor.child(Child::supervisor("consumer", consumers));
         }
-        let root = supervisor.start(&node);
+        let root = supervisor.child(child).start(&node);
         Running { handle, node, root }
     }
 
@@ -309,8 +310,12 @@ impl std::io::Write for LogLines {
 }
 
 impl LogLines {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
     fn about(&self, order: OrderId) -> Vec<serde_json::Value> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let text = self.text();
         let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         lines.filter(|line| line["order.id"] == order.to_string()).collect()
     }

@@ -41,6 +41,7 @@ enum Next {
     Look,
     TakeOver(Vec<Delivery>),
     Nothing,
+    End,
 }
 
 impl<'a> Connection<'a> {
@@ -51,27 +52,38 @@ impl<'a> Connection<'a> {
         Self { consumer, session, intake, consume, acknowledged: None, look_at }
     }
 
-    /// Until the subscriber takes nothing more, or the broker fails.
-    pub(super) async fn serve(&mut self) -> Result<Ended, BrokerError> {
+    /// Until its time is over, the subscriber takes nothing more, or the broker fails. What is finished by then is
+    /// acknowledged.
+    pub(super) async fn serve(&mut self, ending: impl Future<Output = ()> + Unpin) -> Result<Ended, BrokerError> {
+        self.until(ending).await?;
+        if let Some(tag) = self.intake.done(self.session, self.acknowledged).now_or_never() {
+            self.acknowledge(tag).await?;
+        }
+        Ok(Ended)
+    }
+
+    async fn until(&mut self, mut ending: impl Future<Output = ()> + Unpin) -> Result<(), BrokerError> {
         loop {
-            let goes_on = match self.next().await? {
+            let goes_on = match self.next(&mut ending).await? {
                 Next::Acknowledge(tag) => self.acknowledge(tag).await.map(|()| true),
                 Next::Look => self.look().await,
                 Next::TakeOver(deliveries) => self.hand_over(deliveries).await,
                 Next::Nothing => Ok(true),
+                Next::End => Ok(false),
             }?;
             if !goes_on {
-                return Ok(Ended);
+                return Ok(());
             }
         }
     }
 
-    async fn next(&mut self) -> Result<Next, BrokerError> {
+    async fn next(&mut self, ending: impl Future<Output = ()>) -> Result<Next, BrokerError> {
         let has_room = self.intake.has_room();
         let mut waiting = self.intake.clone();
         tokio::select! {
             biased;
             tag = self.intake.done(self.session, self.acknowledged) => Ok(Next::Acknowledge(tag)),
+            () = ending => Ok(Next::End),
             () = sleep_until(self.look_at) => Ok(Next::Look),
             () = waiting.room(), if !has_room => Ok(Next::Nothing),
             deliveries = self.consume.next(AT_ONCE), if has_room => deliveries.map(Next::TakeOver),

@@ -24,6 +24,8 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) struct Activity {
     /// Which life is; `None`: it is not, or not certainly.
     pub(crate) life: Option<u64>,
+    /// It takes no more messages: what it has is finished, and then its life is over.
+    pub(crate) leaving: bool,
     /// Whether it takes more messages now.
     pub(crate) has_room: bool,
 }
@@ -36,7 +38,8 @@ pub(crate) struct Intake {
     acknowledged: watch::Receiver<Option<Receipt>>,
 }
 
-/// Deliveries. The answer: whether they are taken; their receipt is acknowledged later.
+/// Deliveries. The answer: whether the session goes on. Their receipt is acknowledged later; that of what comes while the
+/// subscriber leaves never is, nor is anything behind it.
 #[derive(Message)]
 #[rtype(result = "bool")]
 pub(crate) struct Deliver {
@@ -136,6 +139,9 @@ impl Handler<Deliver> for SubscriberActor {
         if !queue.admits(session) {
             return false;
         }
+        if self.leaving {
+            return true;
+        }
         queue.status.unreadable += unreadable;
         self.take(Input::Received(events, Receipt { session, tag }), ctx);
         true
@@ -161,11 +167,13 @@ impl Handler<Observe> for SubscriberActor {
 }
 
 impl SubscriberActor {
-    /// A lease that is over may be another process's: what is consumed here would be missing there.
+    /// A lease that is over may be another process's: what is consumed here would be missing there. Who leaves has still
+    /// to have acknowledged what is finished.
     pub(super) fn say_activity(&mut self) {
         let activity = match &self.life {
-            Life::Active(active) if !self.leaving && !active.lease.is_over() => {
-                Activity { life: Some(active.number), has_room: active.engine.wants_messages() }
+            Life::Active(active) if !active.lease.is_over() => {
+                let has_room = !self.leaving && active.engine.wants_messages();
+                Activity { life: Some(active.number), leaving: self.leaving, has_room }
             }
             Life::Active(_) | Life::Beginning | Life::Standby { .. } => Activity::default(),
         };
@@ -187,7 +195,8 @@ impl Intake {
 
     /// Waits until the subscriber is at work here. In which life.
     pub(crate) async fn at_work(&mut self) -> u64 {
-        match self.activity.wait_for(|activity| activity.life.is_some()).await.map(|activity| activity.life) {
+        let is_at_work = |activity: &Activity| activity.life.is_some() && !activity.leaving;
+        match self.activity.wait_for(is_at_work).await.map(|activity| activity.life) {
             Ok(Some(life)) => life,
             // It is gone for good.
             Ok(None) | Err(_) => std::future::pending().await,
