@@ -230,7 +230,11 @@ async fn a_server_that_is_slow_with_each_answer_is_given_up_as_one_that_has_none
         let (reading, mut writing) = connection.into_split();
         let mut lines = BufReader::new(reading).lines();
         let mut answer = "220 here\r\n";
-        while tokio::time::sleep(HASTY.asked / 3).await == () && writing.write_all(answer.as_bytes()).await.is_ok() {
+        loop {
+            tokio::time::sleep(HASTY.asked / 3).await;
+            if writing.write_all(answer.as_bytes()).await.is_err() {
+                break;
+            }
             let Ok(Some(_)) = lines.next_line().await else { break };
             answer = "250 ok\r\n";
         }
