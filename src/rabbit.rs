@@ -68,13 +68,14 @@ impl Rabbit {
         Self { settings: Arc::new(settings.clone()), node: node.into(), subscriptions: subscriptions.into() }
     }
 
-    /// Connecting has many steps: all of them together have as long as one answer.
+    /// Connecting has many steps, each with the deadline of an answer, and all of them together have this one. Whoever waits
+    /// for it waits three times as long as for an answer.
     async fn within<T>(
         &self,
         doing: &str,
         opening: impl Future<Output = Result<T, BrokerError>>,
     ) -> Result<T, BrokerError> {
-        let within = self.settings.answer_within;
+        let within = self.settings.answer_within * 5 / 2;
         timeout(within, opening).await.unwrap_or_else(|_| Err(no_answer(within, doing)))
     }
 

@@ -4,6 +4,7 @@
 //! What is missing is found by following the log ([`crate::history::History::follow`]), what comes twice by the inbox.
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::event::{Envelope, EventId};
@@ -105,11 +106,18 @@ pub trait Consume: Send {
     /// Messages that wait in the queues and were not handed out.
     async fn waiting(&mut self) -> Result<u64, BrokerError>;
 
-    /// Puts what nobody can read to where operators find it, with the reason. To be acknowledged afterwards.
-    async fn set_aside(&mut self, delivery: &Delivery, reason: &str) -> Result<(), BrokerError>;
+    /// Puts what nobody can read to where operators find it, with the reason. To be acknowledged afterwards. The future
+    /// goes on beside everything else; while the broker takes nothing it may wait for ever.
+    ///
+    /// # Errors
+    /// It may be there all the same. Try again; the connection is as it was.
+    fn set_aside(&self, delivery: &Delivery, reason: &str) -> BoxFuture<'static, Result<(), BrokerError>>;
 
-    /// Looks through what was set aside or given up by the broker, and puts back into the queues what `readable` says
-    /// can be read after all. How many.
+    /// Looks through what was set aside, and puts back into the queues what `readable` says can be read after all. How
+    /// many. What a queue lost because it was too long is not among it, and never comes back: the log has it.
+    ///
+    /// # Errors
+    /// Some of it may be back. Deliveries go on.
     async fn put_back(&mut self, readable: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync)) -> Result<u64, BrokerError>;
 }
 

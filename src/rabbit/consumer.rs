@@ -7,15 +7,18 @@
 mod aside;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actors::broker::{BrokerError, Consume, Delivery, Subscription, Tag};
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{FutureExt, StreamExt, stream};
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Acker, BasicProperties, Channel};
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use super::Rabbit;
@@ -44,7 +47,8 @@ pub(super) struct Consumer {
     /// Those that were handed out and not acknowledged.
     unacknowledged: BTreeMap<Tag, HandedOut>,
     acknowledged: Tag,
-    aside: Option<Aside>,
+    /// Where things are set aside, connected when it is needed first, and again when it has failed.
+    aside: Arc<Mutex<Option<Aside>>>,
     failed: Option<BrokerError>,
 }
 
@@ -79,7 +83,7 @@ impl Consumer {
             turn: 1,
             unacknowledged: BTreeMap::new(),
             acknowledged: Tag(0),
-            aside: None,
+            aside: Arc::default(),
             failed: None,
         })
     }
@@ -146,14 +150,14 @@ impl Consumer {
     fn check(&self) -> Result<(), BrokerError> {
         self.failed.clone().map_or(Ok(()), Err)
     }
+}
 
-    /// Where things are set aside, connected when it is needed first, and again when it has failed.
-    async fn aside(&mut self) -> Result<&Aside, BrokerError> {
-        if self.aside.as_ref().is_none_or(|aside| !aside.is_usable()) {
-            self.aside = None;
-            self.aside = Some(Aside::open(&self.rabbit, self.names.clone()).await?);
-        }
-        self.aside.as_ref().ok_or_else(lost)
+/// The connection for what is set aside: that one, when it can still be used. Whoever fails with it, or stops waiting for
+/// it, drops it: a confirm that nobody waited for would be taken for a later one's.
+async fn usable(aside: Option<Aside>, rabbit: &Rabbit, names: &Names) -> Result<Aside, BrokerError> {
+    match aside.filter(Aside::is_usable) {
+        Some(aside) => Ok(aside),
+        None => Aside::open(rabbit, names.clone()).await,
     }
 }
 
@@ -196,13 +200,21 @@ impl Consume for Consumer {
         Ok(waiting)
     }
 
-    async fn set_aside(&mut self, delivery: &Delivery, reason: &str) -> Result<(), BrokerError> {
-        self.check()?;
+    fn set_aside(&self, delivery: &Delivery, reason: &str) -> BoxFuture<'static, Result<(), BrokerError>> {
         let Some(HandedOut { origin, properties, .. }) = self.unacknowledged.get(&delivery.tag) else {
-            return Err(BrokerError::Away(format!("delivery {} is not of this connection", delivery.tag.0)));
+            let error = BrokerError::Away(format!("delivery {} is not of this connection", delivery.tag.0));
+            return Box::pin(std::future::ready(Err(error)));
         };
         let (origin, properties) = (origin.clone(), properties.clone());
-        self.aside().await?.set_aside(&delivery.body, properties, &origin, reason).await
+        let (body, reason) = (delivery.body.clone(), reason.to_owned());
+        let (rabbit, names, aside) = (self.rabbit.clone(), self.names.clone(), Arc::clone(&self.aside));
+        Box::pin(async move {
+            let mut aside = aside.lock().await;
+            let open = usable(aside.take(), &rabbit, &names).await?;
+            open.set_aside(&body, properties, &origin, &reason).await?;
+            *aside = Some(open);
+            Ok(())
+        })
     }
 
     async fn put_back(&mut self, readable: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync)) -> Result<u64, BrokerError> {
@@ -212,7 +224,12 @@ impl Consume for Consumer {
         if waiting_in(&self.link, &self.asking, &dead).await? == 0 {
             return Ok(0);
         }
-        self.aside().await?.put_back(readable).await
+        // Something is being set aside, or waits for a broker that takes nothing.
+        let Ok(mut aside) = self.aside.try_lock() else { return Ok(0) };
+        let open = usable(aside.take(), &self.rabbit, &self.names).await?;
+        let put_back = open.put_back(readable).await?;
+        *aside = Some(open);
+        Ok(put_back)
     }
 }
 

@@ -26,6 +26,9 @@ pub(super) const PERSISTENT: u8 = 2;
 /// Most messages in a queue of what nobody can read; beyond it the oldest go.
 pub(super) const DEAD_MESSAGES_MAX: u32 = 10_000;
 
+/// So many queues from a time with another number of partitions are looked for.
+const LEFTOVERS: usize = 16;
+
 const EXCHANGES: [(&str, ExchangeKind); 2] = [(EVENTS, ExchangeKind::Topic), (DEAD, ExchangeKind::Direct)];
 const EVERY_EVENT: &str = "order.#";
 const HASH: &str = "x-consistent-hash";
@@ -74,12 +77,17 @@ impl Names {
         }
     }
 
-    /// The queues that the subscription would have with another number of partitions, as far as they can be guessed.
+    /// The queues that the subscription would have with another number of partitions, as far as they can be guessed. An
+    /// operator may have deleted the first of them.
     fn leftovers(&self) -> Vec<String> {
         let whole = format!("{EVENTS}.{}", self.subscriber);
         match &self.spread {
-            None => vec![format!("{whole}.0")],
-            Some(_) => vec![format!("{whole}.{}", self.queues.len()), whole],
+            None => (0..LEFTOVERS).map(|number| format!("{whole}.{number}")).collect(),
+            Some(_) => {
+                let first = self.queues.len();
+                let further = (first..first + LEFTOVERS).map(|number| format!("{whole}.{number}"));
+                further.chain([whole.clone()]).collect()
+            }
         }
     }
 }
@@ -98,8 +106,10 @@ pub(super) async fn declare(
     settings: &Settings,
     subscription: &Subscription,
 ) -> Result<Names, BrokerError> {
-    let channel = &link.channel().await?;
     let names = Names::of(subscription);
+    // Before anything is made: events would go to both.
+    refuse_leftovers(link, &names, subscription).await?;
+    let channel = &link.channel().await?;
     declare_exchanges(link, channel).await?;
     queue(link, channel, &names.dead, dead_arguments()).await?;
     bind(link, channel, &names.dead, DEAD, names.subscriber).await?;
@@ -112,10 +122,9 @@ pub(super) async fn declare(
         }
     };
     for name in &names.queues {
-        queue(link, channel, name, arguments(settings, &names)).await?;
+        queue(link, channel, name, arguments(settings)).await?;
         bind(link, channel, name, source.0, source.1).await?;
     }
-    refuse_leftovers(link, &names, subscription).await?;
     Ok(names)
 }
 
@@ -129,7 +138,7 @@ pub(super) async fn fits(link: &Link, settings: &Settings, subscription: &Subscr
             exchange(link, &link.channel().await?, name, kind, options, FieldTable::default()).await?;
         }
     }
-    let queues = names.queues.iter().map(|name| (name, arguments(settings, &names)));
+    let queues = names.queues.iter().map(|name| (name, arguments(settings)));
     let mut there = 0;
     for (name, arguments) in queues.chain([(&names.dead, dead_arguments())]) {
         if messages_in(link, &link.channel().await?, name).await?.is_some() {
@@ -141,14 +150,14 @@ pub(super) async fn fits(link: &Link, settings: &Settings, subscription: &Subscr
     Ok(there)
 }
 
-/// The arguments of a queue that is consumed.
-fn arguments(settings: &Settings, names: &Names) -> FieldTable {
+/// The arguments of a queue that is consumed. It has no dead-letter exchange: a queue that is too long would put each
+/// message it loses into the queue of what nobody can read, and what operators look for there would be lost. What nobody
+/// can read docket publishes there itself; what a queue loses is in the log.
+fn arguments(settings: &Settings) -> FieldTable {
     let mut arguments = quorum();
     let messages_max = i64::try_from(settings.queue_messages_max).unwrap_or(i64::MAX);
     arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
     arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(messages_max));
-    arguments.insert("x-dead-letter-exchange".into(), text(DEAD));
-    arguments.insert("x-dead-letter-routing-key".into(), text(names.subscriber));
     arguments
 }
 

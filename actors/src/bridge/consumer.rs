@@ -6,6 +6,7 @@
 //! leaves nothing more is taken, and what it finishes is acknowledged. A broker that does not
 //! answer is a failure of this task, which is begun again for ever; what is committed meanwhile is found in the log.
 
+mod aside;
 mod connection;
 
 use std::cell::{Cell, RefCell};
@@ -155,7 +156,7 @@ impl Consumer {
         tracing::info!(subscriber = self.subscription.subscriber, "the queue is consumed");
         self.intake.observe(session, Observed::Consuming).await;
         let mut connection = Connection::new(self, session, consume);
-        connection.put_back_if_due().await?;
+        connection.put_back_if_due().await;
         connection.serve(ending).await
     }
 

@@ -4,7 +4,8 @@
 //!
 //! Where several processes share the store one of them relays, and the others stand by and ask about once a second.
 //! Whoever is superseded stops and stands by, too: no failure. An error of the broker or of the store is one: the
-//! supervisor begins the job anew, after a backoff, for ever. No order waits for any of this.
+//! supervisor begins the job anew, after a backoff, for ever. Something at the broker that is not what docket declares is
+//! said, and tried again a minute later: only people can mend it. No order waits for any of this.
 
 mod saves;
 mod source;
@@ -38,6 +39,8 @@ const STANDBY_MIN: Duration = Duration::from_millis(50);
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// How long storing the last checkpoint, and giving the lease back, may take at the end.
 const RELEASE_WITHIN: Duration = Duration::from_secs(1);
+/// How long a broker is left alone on which something is not as it must be.
+const MISMATCH_RETRY: Duration = Duration::from_secs(60);
 /// After a lost position all is published that was recorded so long before the last checkpoint, or later: clocks of
 /// several machines differ.
 const OVERLAP: Duration = Duration::from_secs(60 * 60);
@@ -126,14 +129,22 @@ enum Trouble {
 impl Relay {
     async fn run(&self) -> Result<(), Failure> {
         self.status.send_modify(RelayStatus::begin);
-        match self.relay().await {
-            Ok(()) => {
-                self.status.send_modify(|status| status.rest(RelayState::Stopped));
-                Ok(())
-            }
-            Err(trouble) => {
-                self.status.send_modify(|status| status.fail(&trouble));
-                Err(Failure::error(trouble))
+        loop {
+            match self.relay().await {
+                Err(trouble @ Trouble::Broker(BrokerError::Mismatch(_))) => {
+                    if self.status.send_if_modified(|status| status.fail(&trouble)) {
+                        tracing::error!("nothing can be published: {trouble}");
+                    }
+                    self.pause(MISMATCH_RETRY).await;
+                }
+                Err(trouble) => {
+                    self.status.send_if_modified(|status| status.fail(&trouble));
+                    return Err(Failure::error(trouble));
+                }
+                Ok(()) => {
+                    self.status.send_modify(|status| status.rest(RelayState::Stopped));
+                    return Ok(());
+                }
             }
         }
     }

@@ -58,12 +58,13 @@ struct State {
     rng: StdRng,
     faults: Faults,
     away: bool,
-    /// Most messages of a queue; then its oldest are given up.
+    /// Most messages of a queue; then its oldest are lost.
     length_max: usize,
     handed: Vec<Message>,
     taken: Vec<Message>,
     subscriptions: BTreeMap<&'static str, Queues>,
     foreign: BTreeSet<&'static str>,
+    foreign_exchange: bool,
     connections: u64,
     /// Those that live.
     publishing: BTreeSet<u64>,
@@ -90,6 +91,7 @@ impl MemoryBroker {
             taken: Vec::new(),
             subscriptions: BTreeMap::new(),
             foreign: BTreeSet::new(),
+            foreign_exchange: false,
             connections: 0,
             publishing: BTreeSet::new(),
             consuming: BTreeSet::new(),
@@ -135,7 +137,7 @@ impl MemoryBroker {
         self.0.blocked.send_replace(reason.map(str::to_owned));
     }
 
-    /// A queue never has more messages than that: then its oldest are given up.
+    /// A queue never has more messages than that: then its oldest are lost.
     pub fn limit(&self, length_max: usize) {
         self.change(|state| state.length_max = length_max);
     }
@@ -166,6 +168,11 @@ impl MemoryBroker {
         });
     }
 
+    /// The exchange is of another kind than docket declares; or is not any more.
+    pub fn set_foreign_exchange(&self, foreign: bool) {
+        self.change(|state| state.foreign_exchange = foreign);
+    }
+
     /// Somebody else puts that into the subscriber's queue, if there is one.
     pub fn put(&self, subscriber: &str, body: impl Into<Vec<u8>>) {
         let waiting = Waiting { order: None, body: body.into() };
@@ -192,7 +199,7 @@ impl MemoryBroker {
         self.state().subscriptions.get(subscriber).map_or(0, Queues::unacknowledged)
     }
 
-    /// What was set aside by the subscriber, or given up.
+    /// What was set aside by the subscriber.
     pub fn set_aside(&self, subscriber: &str) -> Vec<SetAside> {
         self.state().subscriptions.get(subscriber).map(|queues| queues.set_aside.clone()).unwrap_or_default()
     }
@@ -294,10 +301,13 @@ impl Broker for MemoryBroker {
     async fn publisher(&self) -> Result<Box<dyn Publish>, BrokerError> {
         self.connect().await?;
         let connection = self.change(|state| {
+            if state.foreign_exchange {
+                return Err(BrokerError::Mismatch("the exchange orders is another one: delete it".to_owned()));
+            }
             state.connections += 1;
             state.publishing.insert(state.connections);
-            state.connections
-        });
+            Ok(state.connections)
+        })?;
         Ok(Box::new(Publisher::new(self.clone(), connection)))
     }
 

@@ -103,7 +103,64 @@ fn what_nobody_can_read_is_set_aside_with_the_reason_and_the_rest_goes_on() {
 }
 
 #[test]
-fn what_was_given_up_and_can_be_read_is_put_back_and_handled() {
+fn while_the_broker_takes_nothing_what_can_be_read_goes_on_and_the_rest_waits() {
+    run(async {
+        let mut brought = Brought::new(1);
+        let running = brought.start(Settings::default());
+        brought.consumed(&running).await;
+        running.stop().await;
+        for n in 0..5 {
+            brought.broker.put(DIARY, format!("no {n}"));
+            brought.publish(None, 2).await;
+        }
+        brought.broker.block(Some("low on memory"));
+        let running = brought.start(Settings::default());
+        let began = tokio::time::Instant::now();
+        until("they are handled", || brought.world.everything_is_applied()).await;
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        assert_eq!(running.handle.status().missed, 0, "the broker brought them");
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        assert_eq!(brought.broker.unacknowledged(DIARY), 15, "the first of all is not done with");
+        assert!(brought.broker.set_aside(DIARY).is_empty());
+        assert_eq!(running.node.find(CONSUMER).unwrap().view().restarts_total, 0, "one connection all the time");
+        brought.broker.block(None);
+        brought.settle(&running).await;
+        assert_eq!(brought.broker.set_aside(DIARY).len(), 5);
+        running.stop().await;
+    });
+}
+
+#[test]
+fn what_the_subscriber_finishes_when_it_leaves_is_acknowledged() {
+    let lines = LogLines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(log);
+    let mut finished = 0;
+    for seed in 0..20 {
+        run(async {
+            let mut brought = Brought::new(seed);
+            let running = brought.start(Settings::default());
+            brought.consumed(&running).await;
+            brought.world.fate.set(Faults { delay_max: Duration::from_millis(300), ..Faults::default() });
+            brought.publish(None, 1).await;
+            until("it was handed out", || brought.broker.unacknowledged(DIARY) == 1).await;
+            tokio::time::sleep(Duration::from_millis(20 * seed)).await;
+            let under_way = brought.broker.unacknowledged(DIARY) == 1;
+            running.stop().await;
+            if brought.world.everything_is_applied() {
+                finished += u32::from(under_way);
+                assert_eq!(brought.broker.waiting(DIARY), 0, "seed {seed}: it would be brought again");
+            }
+            assert_eq!(brought.broker.connections().1, 0);
+        });
+    }
+    assert!(finished > 0, "none was under way");
+    assert!(!lines.text().contains("did not stop in time"), "{}", lines.text());
+}
+
+#[test]
+fn what_a_full_queue_lost_is_read_from_the_log() {
     run(async {
         let mut brought = Brought::new(1);
         let running = brought.start(Settings::default());
@@ -113,11 +170,11 @@ fn what_was_given_up_and_can_be_read_is_put_back_and_handled() {
         for _ in 0..20 {
             brought.publish(None, 1).await;
         }
+        assert!(brought.broker.waiting(DIARY) <= 3);
         brought.broker.limit(usize::MAX);
-        assert!(!brought.broker.set_aside(DIARY).is_empty(), "the queue was full");
         brought.settle(&running).await;
-        until("they are put back", || brought.broker.set_aside(DIARY).is_empty()).await;
-        brought.settle(&running).await;
+        assert!(running.handle.status().missed > 0, "the queue was full");
+        assert!(brought.broker.set_aside(DIARY).is_empty(), "and nothing of it is in the way of what nobody can read");
         running.stop().await;
     });
 }

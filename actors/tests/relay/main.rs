@@ -278,3 +278,43 @@ fn a_position_that_moves_without_commits_is_stored() {
         assert!(world.broker.handed().is_empty());
     });
 }
+
+#[test]
+fn an_exchange_of_another_kind_is_said_and_left_alone_until_it_is_mended() {
+    run(async {
+        let world = World::new(7);
+        world.broker.set_foreign_exchange(true);
+        let process = world.start("a");
+        until("it is said", || process.state() == RelayState::Mismatch).await;
+        world.write(0);
+        sleep(Duration::from_secs(3_600)).await;
+        let status = process.relay.status();
+        assert!(status.trouble.is_some_and(|said| said.contains("delete it")), "{:?}", status.state);
+        assert!(process.failures().is_empty(), "it does not loop: {:?}", process.failures());
+        assert!(world.checkpoints.stored().len() <= 130, "{}", world.checkpoints.stored().len());
+        world.broker.set_foreign_exchange(false);
+        world.all_published_since(0).await;
+        world.broker.set_foreign_exchange(true);
+        world.broker.disconnect_publishers();
+        world.write(0);
+        until("it is said again", || process.state() == RelayState::Mismatch).await;
+        process.stop().await;
+        assert_eq!(process.state(), RelayState::Stopped);
+    });
+}
+
+#[test]
+fn a_slow_broker_has_its_time_for_each_part_of_a_batch() {
+    run(async {
+        let world = World::new(8);
+        let process = world.start("a");
+        active(&process).await;
+        // Each part has two such delays, and there are more than ten parts.
+        world.broker.set(BrokerFaults { delay_max: Duration::from_secs(14), ..BrokerFaults::default() });
+        for _ in 0..200 {
+            world.write(0);
+        }
+        world.all_published_since(0).await;
+        assert!(process.failures().is_empty(), "{:?}", process.failures());
+    });
+}

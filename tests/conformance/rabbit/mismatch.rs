@@ -68,6 +68,9 @@ async fn queues_of_another_number_of_partitions_are_named() {
     consumer(&broker, &three).await;
     says(&mismatch(&*broker, &two).await, &["the queue orders.analytics.2 is there"]);
     says(&mismatch(&*broker, &ANALYTICS).await, &["the queue orders.analytics.0 is there"]);
+    // Nothing was made meanwhile, and one that is left over is found wherever it is.
+    beside.delete("orders.analytics.0").await;
+    says(&mismatch(&*broker, &ANALYTICS).await, &["the queue orders.analytics.1 is there"]);
 }
 
 #[tokio::test]

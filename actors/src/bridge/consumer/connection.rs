@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep_until};
 
+use super::aside::{Aside, Unreadable};
 use super::{Consumer, within};
 use crate::broker::{BrokerError, Consume, Delivery, Tag};
 use crate::event::Envelope;
@@ -31,13 +32,19 @@ pub(super) struct Connection<'a> {
     session: Session,
     intake: Intake,
     consume: Box<dyn Consume>,
+    /// The last delivery that was handed over.
+    last: Option<Tag>,
+    /// Up to which the subscriber is done.
+    done: Option<Tag>,
     acknowledged: Option<Tag>,
+    aside: Aside,
     look_at: Instant,
 }
 
 /// What is to be done next.
 enum Next {
-    Acknowledge(Tag),
+    Done(Tag),
+    Aside(Result<Option<Unreadable>, BrokerError>),
     Look,
     TakeOver(Vec<Delivery>),
     Nothing,
@@ -49,15 +56,16 @@ impl<'a> Connection<'a> {
         let intake = consumer.intake.clone();
         // Not at once: what waits in the queue is on its way first.
         let look_at = Instant::now() + consumer.settings.look_every;
-        Self { consumer, session, intake, consume, acknowledged: None, look_at }
+        let (last, done, acknowledged) = (None, None, None);
+        Self { consumer, session, intake, consume, last, done, acknowledged, aside: Aside::new(), look_at }
     }
 
     /// Until its time is over, the subscriber takes nothing more, or the broker fails. What is finished by then is
     /// acknowledged.
     pub(super) async fn serve(&mut self, ending: impl Future<Output = ()> + Unpin) -> Result<Ended, BrokerError> {
         self.until(ending).await?;
-        if let Some(tag) = self.intake.done(self.session, self.acknowledged).now_or_never() {
-            self.acknowledge(tag).await?;
+        if let Some(tag) = self.intake.done(self.session, self.done).now_or_never() {
+            self.done(tag).await?;
         }
         Ok(Ended)
     }
@@ -65,7 +73,8 @@ impl<'a> Connection<'a> {
     async fn until(&mut self, mut ending: impl Future<Output = ()> + Unpin) -> Result<(), BrokerError> {
         loop {
             let goes_on = match self.next(&mut ending).await? {
-                Next::Acknowledge(tag) => self.acknowledge(tag).await.map(|()| true),
+                Next::Done(tag) => self.done(tag).await.map(|()| true),
+                Next::Aside(set_aside) => self.set_aside(set_aside).await.map(|()| true),
                 Next::Look => self.look().await,
                 Next::TakeOver(deliveries) => self.hand_over(deliveries).await,
                 Next::Nothing => Ok(true),
@@ -78,19 +87,29 @@ impl<'a> Connection<'a> {
     }
 
     async fn next(&mut self, ending: impl Future<Output = ()>) -> Result<Next, BrokerError> {
+        self.aside.begin(&*self.consume, self.consumer.settings.answer_within);
         let has_room = self.intake.has_room();
         let mut waiting = self.intake.clone();
         tokio::select! {
             biased;
-            tag = self.intake.done(self.session, self.acknowledged) => Ok(Next::Acknowledge(tag)),
+            tag = self.intake.done(self.session, self.done) => Ok(Next::Done(tag)),
             () = ending => Ok(Next::End),
+            set_aside = self.aside.next() => Ok(Next::Aside(set_aside)),
             () = sleep_until(self.look_at) => Ok(Next::Look),
             () = waiting.room(), if !has_room => Ok(Next::Nothing),
             deliveries = self.consume.next(AT_ONCE), if has_room => deliveries.map(Next::TakeOver),
         }
     }
 
-    async fn acknowledge(&mut self, up_to: Tag) -> Result<(), BrokerError> {
+    async fn done(&mut self, up_to: Tag) -> Result<(), BrokerError> {
+        self.done = Some(up_to);
+        self.acknowledge().await
+    }
+
+    /// What is done with, up to the first that must be set aside before.
+    async fn acknowledge(&mut self) -> Result<(), BrokerError> {
+        let up_to = self.done.and_then(|done| self.aside.done_up_to(done));
+        let Some(up_to) = up_to.filter(|tag| Some(*tag) > self.acknowledged) else { return Ok(()) };
         within(self.limit(), self.consume.acknowledge(up_to)).await?;
         self.acknowledged = Some(up_to);
         Ok(())
@@ -108,7 +127,7 @@ impl<'a> Connection<'a> {
             return self.hand_over(deliveries?).await;
         }
         self.observe(Observed::Empty).await;
-        self.put_back_if_due().await?;
+        self.put_back_if_due().await;
         Ok(true)
     }
 
@@ -116,56 +135,75 @@ impl<'a> Connection<'a> {
         self.intake.observe(self.session, observed).await;
     }
 
-    /// What is at fault with one message is never another's fault: what nobody can read is set aside, and done with in its
-    /// turn.
+    /// What is at fault with one message is never another's fault: what nobody can read is set aside while the others go
+    /// on, and done with in its turn.
     async fn hand_over(&mut self, deliveries: Vec<Delivery>) -> Result<bool, BrokerError> {
         let Some(tag) = deliveries.last().map(|delivery| delivery.tag) else { return Ok(true) };
         let mut events = Vec::with_capacity(deliveries.len());
         let mut unreadable = 0;
-        for delivery in &deliveries {
+        for delivery in deliveries {
+            let before = self.last.replace(delivery.tag);
             match read(&delivery.body) {
                 Ok(event) => events.push(Arc::new(event)),
                 Err(reason) => {
                     unreadable += 1;
-                    self.set_aside(delivery, &reason).await?;
+                    self.aside.push(Unreadable { delivery, reason, before });
                 }
             }
         }
         Ok(self.intake.deliver(Deliver { session: self.session, tag, events, unreadable }).await)
     }
 
-    async fn set_aside(&mut self, delivery: &Delivery, reason: &str) -> Result<(), BrokerError> {
-        within(self.limit(), self.consume.set_aside(delivery, reason)).await?;
-        let now = Instant::now();
-        if self.consumer.unreadable_said_at.get().is_none_or(|at| now >= at + UNREADABLE_SAID_EVERY) {
-            self.consumer.unreadable_said_at.set(Some(now));
-            let (subscriber, bytes) = (self.consumer.subscription.subscriber, delivery.body.len());
-            tracing::warn!(subscriber, bytes, reason, "a message that nobody can read is set aside");
+    /// When it fails it is tried again: a broker that is blocked, say, still delivers.
+    async fn set_aside(&mut self, set_aside: Result<Option<Unreadable>, BrokerError>) -> Result<(), BrokerError> {
+        let subscriber = self.consumer.subscription.subscriber;
+        match set_aside {
+            Ok(None) => return Ok(()),
+            Ok(Some(Unreadable { delivery, reason, .. })) => {
+                if self.says_unreadable() {
+                    let bytes = delivery.body.len();
+                    tracing::warn!(subscriber, bytes, reason, "a message that nobody can read is set aside");
+                }
+            }
+            Err(error) => {
+                if self.says_unreadable() {
+                    tracing::warn!(subscriber, %error, "a message that nobody can read cannot be set aside yet");
+                }
+            }
         }
-        Ok(())
+        self.acknowledge().await
+    }
+
+    fn says_unreadable(&self) -> bool {
+        let (said_at, now) = (&self.consumer.unreadable_said_at, Instant::now());
+        let says = said_at.get().is_none_or(|at| now >= at + UNREADABLE_SAID_EVERY);
+        if says {
+            said_at.set(Some(now));
+        }
+        says
     }
 
     /// Not again soon, also when it fails, and the less often the longer it takes: what is set aside must not keep the
     /// others waiting.
-    pub(super) async fn put_back_if_due(&mut self) -> Result<(), BrokerError> {
+    pub(super) async fn put_back_if_due(&mut self) {
         let now = Instant::now();
         if now < self.consumer.put_back_at.get() {
-            return Ok(());
+            return;
         }
         let every = self.consumer.settings.put_back_every;
         self.consumer.put_back_at.set(now + every);
         let readable = |body: &[u8]| read(body).is_ok();
-        let back = within(self.limit() * PUT_BACK_PATIENCE, self.consume.put_back(&readable)).await?;
+        let back = within(self.limit() * PUT_BACK_PATIENCE, self.consume.put_back(&readable)).await;
         self.consumer.put_back_at.set(Instant::now() + every.max(now.elapsed() * PUT_BACK_PATIENCE));
-        if back > 0 {
-            let subscriber = self.consumer.subscription.subscriber;
-            tracing::info!(
-                subscriber,
-                messages = back,
-                "what was set aside and can be read is put back into the queue"
-            );
+        let subscriber = self.consumer.subscription.subscriber;
+        match back {
+            Ok(0) => {}
+            Ok(messages) => {
+                tracing::info!(subscriber, messages, "what was set aside and can be read is put back into the queue");
+            }
+            // If the connection is lost, the next delivery says so.
+            Err(error) => tracing::warn!(subscriber, %error, "what was set aside cannot be looked through"),
         }
-        Ok(())
     }
 
     fn limit(&self) -> Duration {

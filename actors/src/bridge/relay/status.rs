@@ -6,6 +6,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::Trouble;
+use crate::broker::BrokerError;
 use crate::clock::Timestamp;
 use crate::log::Position;
 
@@ -42,6 +43,8 @@ pub enum RelayState {
     Publishing,
     /// The broker is away, and is tried again and again.
     BrokerAway,
+    /// Something at the broker is not what docket declares. Only people can mend it; it is looked at again each minute.
+    Mismatch,
     /// The broker takes nothing: it is out of memory or of disk. The relay waits.
     Blocked,
     /// The order service's store is away, and is tried again and again.
@@ -72,7 +75,7 @@ impl RelayStatus {
     /// A life begins. What made the last one fail is said until this one has found that it is better.
     pub(super) fn begin(&mut self) {
         match self.state {
-            RelayState::BrokerAway | RelayState::StoreAway => {}
+            RelayState::BrokerAway | RelayState::Mismatch | RelayState::StoreAway => {}
             RelayState::Starting
             | RelayState::Standby
             | RelayState::Publishing
@@ -95,13 +98,17 @@ impl RelayStatus {
         news
     }
 
-    pub(super) fn fail(&mut self, trouble: &Trouble) {
+    /// Whether that is news.
+    pub(super) fn fail(&mut self, trouble: &Trouble) -> bool {
+        let before = (self.state, self.trouble.take());
         self.active_in = None;
         self.trouble = Some(trouble.to_string());
         self.state = match trouble {
-            Trouble::Broker(_) => RelayState::BrokerAway,
+            Trouble::Broker(BrokerError::Away(_)) => RelayState::BrokerAway,
+            Trouble::Broker(BrokerError::Mismatch(_)) => RelayState::Mismatch,
             Trouble::Log(_) | Trouble::Checkpoint(_) | Trouble::Late(_) => RelayState::StoreAway,
         };
+        (self.state, &self.trouble) != (before.0, &before.1)
     }
 
     /// It can publish; or cannot for the moment, for that reason.

@@ -9,13 +9,15 @@ use super::saves::Saves;
 use super::source::{Batch, Source};
 use super::status::{RelayState, RelayStatus};
 use super::{LEAVE_WITHIN, RELEASE_WITHIN, Relay, Trouble};
-use crate::broker::{BrokerError, Publish, Published};
+use crate::broker::{BrokerError, Message, Publish, Published};
 use crate::checkpoint::Checkpoint;
 use crate::clock::Timestamp;
 use crate::inbox::Term;
 use crate::log::LogError;
 
-/// How many answers a connection, or a batch, may take one after another. A broker that is only slow answers each wait of
+/// Most bytes on their way to the broker without its word that it has taken them; a single event may have more.
+const CHUNK_BYTES_MAX: usize = 4 << 20;
+/// How many answers a connection, or a part of a batch, may take one after another. A broker that is only slow answers each wait of
 /// the adapter's in time; beyond this even the adapter is not believed.
 const ANSWERS_MAX: u32 = 3;
 
@@ -50,13 +52,21 @@ pub(super) struct Work<'a> {
 
 type Read = (Source, Result<Batch, LogError>);
 
+/// A batch on its way, part after part.
+struct Sending {
+    batch: Batch,
+    /// So many of its messages were taken.
+    taken: usize,
+    unroutable: usize,
+}
+
 /// What can happen.
 enum Happened {
     Asked,
     Due,
     Read(Read),
     Connected(Result<Box<dyn Publish>, BrokerError>),
-    Answered(Box<dyn Publish>, Batch, Result<Published, BrokerError>),
+    Answered(Box<dyn Publish>, Sending, Result<Published, BrokerError>),
     Blocked,
     Late,
 }
@@ -101,10 +111,14 @@ impl<'a> Work<'a> {
                     self.blocked = Some(publisher.blocked());
                     self.free(publisher);
                 }
-                Happened::Answered(publisher, batch, published) => {
+                Happened::Answered(publisher, mut sending, published) => {
                     self.asked = None;
-                    self.taken(&batch, published?);
-                    self.free(publisher);
+                    if sending.took(published?) {
+                        self.taken(&sending.batch, sending.unroutable);
+                        self.free(publisher);
+                    } else {
+                        self.send(publisher, sending);
+                    }
                 }
                 Happened::Blocked => self.deadline = self.patience(),
                 Happened::Late => return Err(BrokerError::Away("it does not answer".to_owned()).into()),
@@ -137,8 +151,11 @@ impl<'a> Work<'a> {
     /// Waits a little for the broker's word on what is on its way.
     async fn finish(&mut self) {
         let Some(answer) = &mut self.asked else { return };
-        if let Ok(Happened::Answered(_, batch, Ok(published))) = timeout(LEAVE_WITHIN, answer).await {
-            self.taken(&batch, published);
+        let answered = timeout(LEAVE_WITHIN, answer).await;
+        if let Ok(Happened::Answered(_, mut sending, Ok(published))) = answered
+            && sending.took(published)
+        {
+            self.taken(&sending.batch, sending.unroutable);
         }
     }
 
@@ -168,18 +185,23 @@ impl<'a> Work<'a> {
         self.reading = Some(read(source));
         if batch.messages.is_empty() {
             self.publisher = Some(publisher);
-            return self.taken(&batch, Published::default());
+            return self.taken(&batch, 0);
         }
         self.under_way_since = batch.recorded.map(|(oldest, _)| oldest);
-        self.asked = Some(Box::pin(publish(publisher, batch, self.relay.settings.publish_max)));
+        self.send(publisher, Sending { batch, taken: 0, unroutable: 0 });
+    }
+
+    /// Each part has a deadline of its own, however many there are.
+    fn send(&mut self, publisher: Box<dyn Publish>, sending: Sending) {
+        self.asked = Some(Box::pin(publish(publisher, sending, self.relay.settings.publish_max)));
         self.deadline = self.patience();
     }
 
-    fn taken(&mut self, batch: &Batch, published: Published) {
+    fn taken(&mut self, batch: &Batch, unroutable: usize) {
         self.saves.taken(batch.position.clone(), batch.recorded.map(|(_, newest)| newest));
         self.relay.status.send_modify(|status| {
             status.published += batch.messages.len() as u64;
-            status.unroutable += published.unroutable as u64;
+            status.unroutable += unroutable as u64;
             status.recorded_at = batch.recorded.map(|(_, newest)| newest).max(status.recorded_at);
             status.position = batch.position.clone().or(status.position.take());
         });
@@ -220,16 +242,33 @@ fn read(mut source: Source) -> BoxFuture<'static, Read> {
     })
 }
 
-/// Publishes a batch, at most so many events at once.
-async fn publish(mut publisher: Box<dyn Publish>, batch: Batch, at_once: usize) -> Happened {
-    let mut all = Published::default();
-    for messages in batch.messages.chunks(at_once.max(1)) {
-        match publisher.publish(messages).await {
-            Ok(published) => all.unroutable += published.unroutable,
-            Err(error) => return Happened::Answered(publisher, batch, Err(error)),
-        }
+/// Publishes the next part of a batch: at most so many events, and not many bytes.
+async fn publish(mut publisher: Box<dyn Publish>, sending: Sending, at_once: usize) -> Happened {
+    let published = publisher.publish(&sending.rest()[..sending.part(at_once)]).await;
+    let sending = Sending { taken: sending.taken + sending.part(at_once), ..sending };
+    Happened::Answered(publisher, sending, published)
+}
+
+impl Sending {
+    fn rest(&self) -> &[Message] {
+        &self.batch.messages[self.taken..]
     }
-    Happened::Answered(publisher, batch, Ok(all))
+
+    /// How many messages are published at once.
+    fn part(&self, at_once: usize) -> usize {
+        let mut bytes = 0;
+        let fits = |message: &&Message| {
+            bytes += message.body.len();
+            bytes <= CHUNK_BYTES_MAX
+        };
+        self.rest().iter().take(at_once).take_while(fits).count().max(1).min(self.rest().len())
+    }
+
+    /// The broker has taken a part. Whether that was the last.
+    fn took(&mut self, published: Published) -> bool {
+        self.unroutable += published.unroutable;
+        self.rest().is_empty()
+    }
 }
 
 fn say(status: &RelayStatus) {

@@ -1,6 +1,7 @@
 //! Connections to the broker in memory. One that has ended says so from then on.
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use rand::RngExt;
 use tokio::sync::watch;
 
@@ -14,10 +15,17 @@ pub(super) struct Publisher {
 }
 
 pub(super) struct Consumer {
-    broker: MemoryBroker,
-    connection: u64,
+    line: Line,
     subscription: Subscription,
     last: Tag,
+}
+
+/// A connection for consuming that subscriber's queues.
+#[derive(Clone)]
+struct Line {
+    broker: MemoryBroker,
+    connection: u64,
+    subscriber: &'static str,
 }
 
 impl Publisher {
@@ -50,20 +58,24 @@ impl Publisher {
         }
     }
 
-    /// Waits while it takes nothing.
     async fn unblocked(&self) -> Result<(), BrokerError> {
-        let (mut blocked, mut changes) = (self.blocked(), self.broker.changes());
-        while self.is_open() {
-            if blocked.borrow_and_update().is_none() {
-                return Ok(());
-            }
-            tokio::select! {
-                changed = blocked.changed() => changed.map_err(|_| away())?,
-                changed = changes.changed() => changed.map_err(|_| away())?,
-            }
-        }
-        Err(away())
+        unblocked(&self.broker, || self.is_open()).await
     }
+}
+
+/// Waits while it takes nothing.
+async fn unblocked(broker: &MemoryBroker, is_open: impl Fn() -> bool) -> Result<(), BrokerError> {
+    let (mut blocked, mut changes) = (broker.0.blocked.subscribe(), broker.changes());
+    while is_open() {
+        if blocked.borrow_and_update().is_none() {
+            return Ok(());
+        }
+        tokio::select! {
+            changed = blocked.changed() => changed.map_err(|_| away())?,
+            changed = changes.changed() => changed.map_err(|_| away())?,
+        }
+    }
+    Err(away())
 }
 
 #[async_trait]
@@ -109,13 +121,16 @@ impl Drop for Publisher {
 
 impl Consumer {
     pub(super) fn new(broker: MemoryBroker, connection: u64, subscription: Subscription) -> Self {
-        Self { broker, connection, subscription, last: Tag(0) }
+        let line = Line { broker, connection, subscriber: subscription.subscriber };
+        Self { line, subscription, last: Tag(0) }
     }
+}
 
+impl Line {
     /// Does it, while the connection lives, and fails after it or instead of it when that is its fate.
     async fn call<T>(&self, call: impl FnOnce(&mut Queues) -> T) -> Result<T, BrokerError> {
         self.broker.delay().await;
-        let (name, connection) = (self.subscription.subscriber, self.connection);
+        let (name, connection) = (self.subscriber, self.connection);
         let fate = {
             let state = &mut *self.broker.state();
             state.draw()
@@ -149,13 +164,13 @@ impl State {
 #[async_trait]
 impl Consume for Consumer {
     async fn next(&mut self, max: usize) -> Result<Vec<Delivery>, BrokerError> {
-        let (name, connection) = (self.subscription.subscriber, self.connection);
-        self.broker.delay().await;
-        let mut changes = self.broker.changes();
+        let Line { broker, connection, subscriber: name } = self.line.clone();
+        broker.delay().await;
+        let mut changes = broker.changes();
         loop {
             changes.borrow_and_update();
             let deliveries = {
-                let state = &mut *self.broker.state();
+                let state = &mut *broker.state();
                 if !state.consuming.contains(&connection) {
                     return Err(away());
                 }
@@ -170,26 +185,31 @@ impl Consume for Consumer {
     }
 
     async fn acknowledge(&mut self, up_to: Tag) -> Result<(), BrokerError> {
-        let connection = self.connection;
-        self.call(|queues| queues.acknowledge(connection, up_to)).await
+        let connection = self.line.connection;
+        self.line.call(|queues| queues.acknowledge(connection, up_to)).await
     }
 
     async fn waiting(&mut self) -> Result<u64, BrokerError> {
-        self.call(|queues| queues.waiting() as u64).await
+        self.line.call(|queues| queues.waiting() as u64).await
     }
 
-    async fn set_aside(&mut self, delivery: &Delivery, reason: &str) -> Result<(), BrokerError> {
-        let connection = self.connection;
-        self.call(|queues| queues.set_aside(connection, delivery.tag, &delivery.body, reason)).await
+    fn set_aside(&self, delivery: &Delivery, reason: &str) -> BoxFuture<'static, Result<(), BrokerError>> {
+        let (line, tag, body, reason) = (self.line.clone(), delivery.tag, delivery.body.clone(), reason.to_owned());
+        Box::pin(async move {
+            let is_open = || line.broker.state().consuming.contains(&line.connection);
+            unblocked(&line.broker, is_open).await?;
+            line.call(|queues| queues.set_aside(line.connection, tag, &body, &reason)).await
+        })
     }
 
     async fn put_back(&mut self, readable: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync)) -> Result<u64, BrokerError> {
-        self.call(|queues| queues.put_back(readable)).await
+        self.line.call(|queues| queues.put_back(readable)).await
     }
 }
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        self.broker.change(|state| state.end(self.subscription.subscriber, self.connection));
+        let Line { broker, connection, subscriber } = &self.line;
+        broker.change(|state| state.end(subscriber, *connection));
     }
 }

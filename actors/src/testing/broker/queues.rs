@@ -14,13 +14,13 @@ pub(super) struct Waiting {
     pub(super) body: Vec<u8>,
 }
 
-/// A message that was set aside, or given up.
+/// A message that was set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetAside {
     order: Option<OrderId>,
     /// Its content.
     pub body: Vec<u8>,
-    /// Why: what the consumer said, or `maxlen`.
+    /// What the consumer said.
     pub reason: String,
 }
 
@@ -72,15 +72,11 @@ impl Queues {
         queue.insert(queue.len() - behind, waiting);
     }
 
+    /// The oldest are lost.
     pub(super) fn give_up_beyond(&mut self, length_max: usize) {
         for queue in &mut self.partitions {
             let surplus = queue.len().saturating_sub(length_max);
-            let given_up = queue.drain(..surplus);
-            self.set_aside.extend(given_up.map(|Waiting { order, body }| SetAside {
-                order,
-                body,
-                reason: "maxlen".to_owned(),
-            }));
+            queue.drain(..surplus);
         }
     }
 
