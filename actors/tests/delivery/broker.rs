@@ -131,35 +131,6 @@ fn while_the_broker_takes_nothing_what_can_be_read_goes_on_and_the_rest_waits() 
 }
 
 #[test]
-fn what_the_subscriber_finishes_when_it_leaves_is_acknowledged() {
-    let lines = LogLines::default();
-    let writer = lines.clone();
-    let log = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
-    let _logging = tracing::subscriber::set_default(log);
-    let mut finished = 0;
-    for seed in 0..20 {
-        run(async {
-            let mut brought = Brought::new(seed);
-            let running = brought.start(Settings::default());
-            brought.consumed(&running).await;
-            brought.world.fate.set(Faults { delay_max: Duration::from_millis(300), ..Faults::default() });
-            brought.publish(None, 1).await;
-            until("it was handed out", || brought.broker.unacknowledged(DIARY) == 1).await;
-            tokio::time::sleep(Duration::from_millis(20 * seed)).await;
-            let under_way = brought.broker.unacknowledged(DIARY) == 1;
-            running.stop().await;
-            if brought.world.everything_is_applied() {
-                finished += u32::from(under_way);
-                assert_eq!(brought.broker.waiting(DIARY), 0, "seed {seed}: it would be brought again");
-            }
-            assert_eq!(brought.broker.connections().1, 0);
-        });
-    }
-    assert!(finished > 0, "none was under way");
-    assert!(!lines.text().contains("did not stop in time"), "{}", lines.text());
-}
-
-#[test]
 fn what_a_full_queue_lost_is_read_from_the_log() {
     run(async {
         let mut brought = Brought::new(1);
