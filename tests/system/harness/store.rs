@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use actors::commit::Commit;
 use mongodb::bson::{Bson, Document, doc};
@@ -263,12 +264,23 @@ impl Stored {
                 let database = database(uri, name).await;
                 let behind = database.watch().pipeline([doc! { "$match": { "ns.coll": "commits" } }]);
                 // A position that is lost is still shown until a new one is known.
-                let Ok(mut behind) = behind.resume_after(Some(token)).await else { return false };
-                behind.next_if_any().await.is_ok_and(|event| event.is_none())
+                let behind = behind.resume_after(Some(token)).max_await_time(LOOK);
+                let Ok(mut behind) = behind.await else { return false };
+                // What the server gives first may be empty though more is there.
+                for _ in 0..LOOKS {
+                    if !behind.next_if_any().await.is_ok_and(|event| event.is_none()) {
+                        return false;
+                    }
+                }
+                true
             }
         }
     }
 }
+
+/// How often, and how long each time, the log is asked for what is behind a place before that is the end.
+const LOOKS: usize = 3;
+const LOOK: Duration = Duration::from_millis(100);
 
 fn open(data: &Path, file: &str) -> Connection {
     Connection::open(data.join(file)).expect("the file")
