@@ -18,7 +18,7 @@ pub(crate) use folder::Folder;
 pub(crate) use store::{Recorded, Setting, Store, all, in_every_setting, on_every_store};
 
 /// Longest wait for anything that must come by itself.
-pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(180);
 
 /// How often to repeat what depends on chance: `few` times for a commit, `many` for a night (`cargo xtask test --long`).
 pub(crate) fn rounds(few: usize, many: usize) -> usize {
