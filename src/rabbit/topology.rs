@@ -26,8 +26,9 @@ pub(super) const PERSISTENT: u8 = 2;
 /// Most messages in a queue of what nobody can read; beyond it the oldest go.
 pub(super) const DEAD_MESSAGES_MAX: u32 = 10_000;
 
-/// So many queues from a time with another number of partitions are looked for.
-const LEFTOVERS: usize = 16;
+/// So many queues from a time with another number of partitions are looked for, each time somebody connects: RabbitMQ
+/// writes a line into its log for each that is not there.
+const LEFTOVERS: usize = 4;
 
 const EXCHANGES: [(&str, ExchangeKind); 2] = [(EVENTS, ExchangeKind::Topic), (DEAD, ExchangeKind::Direct)];
 const EVERY_EVENT: &str = "order.#";

@@ -1,5 +1,5 @@
-//! The subscriber part: the subscribers of this process, each with a store of its own. On a shared store they run in every process; a lease in
-//! a subscriber's store decides where it is active.
+//! The subscriber part: the subscribers of this process, each with a store of its own. On a shared store they run in every
+//! process; a lease in a subscriber's store decides where it is active.
 
 use std::sync::Arc;
 

@@ -3,8 +3,8 @@
 //!
 //! It consumes only while the subscriber is at work in this process. A connection belongs to one life of the subscriber:
 //! when either ends, everything that was not acknowledged is brought again, to the next connection. While the subscriber
-//! leaves nothing more is taken, and what it finishes is acknowledged. A broker that does not
-//! answer is a failure of this task, which is begun again for ever; what is committed meanwhile is found in the log.
+//! leaves nothing more is taken, and what it finishes is acknowledged. A broker that does not answer is a failure of this
+//! task, which is begun again for ever; what is committed meanwhile is found in the log.
 
 mod aside;
 mod connection;

@@ -71,7 +71,8 @@ impl Aside {
         self.publish(DEAD, self.names.subscriber, body, kept(properties, headers)).await
     }
 
-    /// Looks at each message there once, at as many as there is time for. Those that stay are there again when this ends, however it ends.
+    /// Looks at each message there once, at as many as there is time for. Those that stay are there again when this ends,
+    /// however it ends.
     pub(super) async fn put_back(
         &self,
         readable: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync),

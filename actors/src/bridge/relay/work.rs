@@ -17,8 +17,8 @@ use crate::log::LogError;
 
 /// Most bytes on their way to the broker without its word that it has taken them; a single event may have more.
 const CHUNK_BYTES_MAX: usize = 4 << 20;
-/// How many answers a connection, or a part of a batch, may take one after another. A broker that is only slow answers each wait of
-/// the adapter's in time; beyond this even the adapter is not believed.
+/// How many answers a connection, or a part of a batch, may take one after another. A broker that is only slow answers
+/// each wait of the adapter's in time; beyond this even the adapter is not believed.
 const ANSWERS_MAX: u32 = 3;
 
 /// Why a term has ended.
