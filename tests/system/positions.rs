@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use servers::MongoServer;
 
-use crate::harness::callers::{assert_mailed, stored_events};
+use crate::harness::callers::assert_mailed;
 use crate::harness::{Docket, Folder, Recorded, Store, TOTAL, all, an_order, eventually, takings};
 
 /// Fewer than are written here, more than a quiet moment does.
@@ -58,7 +58,7 @@ async fn assert_found_again(folder: &Folder, mut orders: Vec<String>) -> String 
     assert_eq!(takings::stored(folder).await, takings::told(&docket, orders).await);
     let said = stop(docket).await;
     assert_eq!(said.matches(LOST).count(), SUBSCRIBERS.len(), "{said}");
-    assert_mailed(folder, &stored_events(folder).await).await;
+    assert_mailed(folder, folder).await;
 
     // Once is enough.
     let docket = folder.start_example(EXAMPLE).await;

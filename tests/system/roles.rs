@@ -74,7 +74,7 @@ async fn assert_done(orders: &Orders, (mails, mailing): (&Folder, &Docket), (sum
     })
     .await;
     orders.folder.settled(&[mailing, counting]).await;
-    assert_mailed(mails, &events).await;
+    assert_mailed(mails, &orders.folder).await;
     assert_eq!(takings::stored(sums).await, told);
 }
 
@@ -192,7 +192,7 @@ async fn a_process_without_orders_says_what_it_is_and_keeps_only_what_is_its_own
     orders.trade(2, "some").await;
     eventually("the mails are out", async || mails.mails().len() == 4).await;
     orders.folder.settled(&[&mailing]).await;
-    assert_mailed(&mails, &stored_events(&orders.folder).await).await;
+    assert_mailed(&mails, &orders.folder).await;
     match store {
         Store::Sqlite => assert!(!mails.data("orders.db").exists(), "it has no store of orders"),
         Store::Mongodb => {
@@ -222,7 +222,7 @@ async fn with_a_key_the_history_is_read_and_with_another_it_is_said_that_it_is_w
     orders.place(&an_order("web-77")).header("Authorization", &bearer).expect(StatusCode::CREATED).await;
     eventually("the mail is out", async || mails.mails().len() == 1).await;
     folder.settled(&[&mailing]).await;
-    assert_mailed(&mails, &stored_events(&folder).await).await;
+    assert_mailed(&mails, &folder).await;
     eventually("both are listed", async || nodes(&mailing).await.len() == 2).await;
 
     let check = |folder: &Folder| {
