@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::event::{Envelope, EventId};
 use crate::order::{Command, OrderId, Version};
+use crate::randomness;
 
 /// Most commands of a commit.
 pub const COMMANDS_MAX: usize = 100;
@@ -30,7 +31,7 @@ pub struct CommitId(pub Uuid);
 impl CommitId {
     /// A new one.
     pub fn generate() -> Self {
-        Self(Uuid::now_v7())
+        Self(randomness::uuid_v7())
     }
 }
 
@@ -91,7 +92,7 @@ impl Origin {
     pub fn anonymous(correlation_id: String, traceparent: Option<String>) -> Self {
         Self {
             correlation_id,
-            causation_id: Uuid::now_v7().to_string(),
+            causation_id: randomness::uuid_v7().to_string(),
             traceparent,
             authtype: Cow::Borrowed("system"),
             authid: Cow::Borrowed(ANONYMOUS),

@@ -17,6 +17,7 @@ use crate::clock::Timestamp;
 use crate::commit::Origin;
 use crate::order::event::DecodeError;
 use crate::order::{OrderEvent, OrderId, Version};
+use crate::randomness;
 
 /// Which event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -27,7 +28,7 @@ pub struct EventId(pub Uuid);
 impl EventId {
     /// A new one.
     pub fn generate() -> Self {
-        Self(Uuid::now_v7())
+        Self(randomness::uuid_v7())
     }
 }
 

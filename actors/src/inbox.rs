@@ -18,6 +18,7 @@ use crate::commit::{CommitKey, Origin};
 use crate::event::EventId;
 use crate::log::Position;
 use crate::order::{OrderId, Version};
+use crate::randomness;
 
 /// Longest error text that is kept, in characters.
 pub const ERROR_CHARS_MAX: usize = 2_000;
@@ -129,7 +130,7 @@ pub struct TransactionId(pub Uuid);
 impl TransactionId {
     /// A new one.
     pub fn generate() -> Self {
-        Self(Uuid::now_v7())
+        Self(randomness::uuid_v7())
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod clock;
 pub mod money;
+pub mod randomness;
 
 pub mod order;
 

@@ -24,6 +24,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::randomness;
+
 pub use aggregate::Order;
 pub use command::Command;
 pub use directory::Orders;
@@ -39,7 +41,7 @@ pub struct OrderId(Uuid);
 impl OrderId {
     /// A new one, sorted by the time of its making.
     pub fn generate() -> Self {
-        Self(Uuid::now_v7())
+        Self(randomness::uuid_v7())
     }
 
     /// The order that `customer_id` creates with `key`: the same words, the same order, on any machine, so that the

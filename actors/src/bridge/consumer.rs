@@ -126,6 +126,7 @@ impl Consumer {
     async fn ending(&self, handle: &Handle, life: u64) {
         let mut intake = self.intake.clone();
         tokio::select! {
+            biased;
             () = handle.stop_requested() => {}
             () = intake.over(life) => {}
         }

@@ -241,6 +241,7 @@ impl Relay {
     /// Waits, or until it is asked to stop.
     async fn pause(&self, wait: Duration) {
         tokio::select! {
+            biased;
             () = sleep(wait) => {}
             () = self.handle.stop_requested() => {}
         }

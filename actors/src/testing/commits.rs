@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::commit::{Commit, Origin, Part, StoredEvent, StreamEnd};
 use crate::event::EventId;
 use crate::event_store::Group;
 use crate::order::OrderId;
+use crate::randomness;
 
 /// A commit of `events` events that continues `end`: one command with all of them.
 ///
@@ -33,7 +33,7 @@ pub fn commit_with(end: &StreamEnd, events: usize, data: &str) -> Arc<Commit> {
     };
     let part = Part {
         key: None,
-        origin: Origin::anonymous(Uuid::now_v7().to_string(), None),
+        origin: Origin::anonymous(randomness::uuid_v7().to_string(), None),
         events: (0..events).map(|_| event()).collect(),
     };
     let recorded_at = Timestamp::from_millis(1_795_000_000_000);

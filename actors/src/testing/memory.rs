@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use crate::commit::{Commit, CommitId, CommitKey, StreamEnd};
 use crate::event_store::{Appended, EventStore, Group, StoreError};
 use crate::log::{Follow, From, Log, LogError, LogId, Position};
 use crate::order::{OrderId, Version};
+use crate::randomness;
 use crate::snapshots::{Snapshot, Snapshots};
 
 /// A store in memory. Clones are the same store; what is lost with the last of them is lost.
@@ -38,7 +38,7 @@ impl Memory {
     /// An empty store.
     pub fn new() -> Self {
         let state = State {
-            log: LogId(Uuid::now_v7()),
+            log: LogId(randomness::uuid_v7()),
             by_key: BTreeMap::new(),
             log_order: Vec::new(),
             snapshots: HashMap::new(),

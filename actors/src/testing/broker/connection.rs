@@ -71,6 +71,7 @@ async fn unblocked(broker: &MemoryBroker, is_open: impl Fn() -> bool) -> Result<
             return Ok(());
         }
         tokio::select! {
+            biased;
             changed = blocked.changed() => changed.map_err(|_| away())?,
             changed = changes.changed() => changed.map_err(|_| away())?,
         }
