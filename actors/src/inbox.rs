@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ use crate::randomness;
 
 /// Longest error text that is kept, in characters.
 pub const ERROR_CHARS_MAX: usize = 2_000;
+/// Attempts of which a row keeps what became of them: the first one and the last ones.
+pub const ATTEMPTS_KEPT_MAX: usize = 10;
 
 /// Where a subscriber keeps what it knows. Adapters: `sqlite/inbox.rs`,
 /// `mongo/inbox.rs`.
@@ -42,9 +45,15 @@ pub trait Inbox: Send + Sync {
     /// term. Every transaction that is written does the same.
     async fn renew(&self, term: Term) -> Result<Renewed, InboxError>;
 
-    /// Gives up the lease, so that another process can begin at once. The term goes on to be the present one until
-    /// then.
+    /// Says that the term has ended in order, with nothing under way ([`Begun::unclean`]), and gives up the lease, so
+    /// that another process can begin at once. The term goes on to be the present one until then.
     async fn release(&self, term: Term) -> Result<(), InboxError>;
+
+    /// What holds now, whoever is at work.
+    async fn present(&self) -> Result<Present, InboxError>;
+
+    /// What the rows add up to.
+    async fn totals(&self, generation: Generation) -> Result<Totals, InboxError>;
 
     /// The rows of these orders. An order without a row is not in the answer ([`Row::new`]).
     async fn rows(&self, generation: Generation, orders: Vec<OrderId>) -> Result<Vec<Row>, InboxError>;
@@ -66,6 +75,15 @@ pub trait Inbox: Send + Sync {
         work: Work,
         after: Timestamp,
     ) -> Result<Option<Timestamp>, InboxError>;
+
+    /// At most `limit` rows behind `after` whose lane for `work` is not ready, in the order of their ids.
+    async fn held(
+        &self,
+        generation: Generation,
+        work: Work,
+        after: Option<OrderId>,
+        limit: usize,
+    ) -> Result<Vec<Row>, InboxError>;
 
     /// The documents under these keys, in their order; `None` where there is none.
     async fn documents(&self, generation: Generation, keys: Vec<DocumentKey>) -> Result<Vec<Option<Body>>, InboxError>;
@@ -89,6 +107,9 @@ pub trait Inbox: Send + Sync {
         which: Which,
         limit: usize,
     ) -> Result<Vec<RecordedEffect>, InboxError>;
+
+    /// What operators decided about an order's events and effects, oldest first.
+    async fn discards(&self, order: OrderId) -> Result<Vec<Discard>, InboxError>;
 
     /// Whether the subscriber is to rest. Kept over restarts; obeyed at [`Inbox::begin`] and by whoever is told.
     async fn set_paused(&self, paused: bool) -> Result<(), InboxError>;
@@ -132,6 +153,13 @@ impl TransactionId {
     pub fn generate() -> Self {
         Self(randomness::uuid_v7())
     }
+
+    /// When it was made, by the clock of who made it; the beginning of 1970 for one that does not say.
+    pub fn made_at(self) -> Timestamp {
+        let (seconds, nanos) = self.0.get_timestamp().map_or((0, 0), |made_at| made_at.to_unix());
+        let millis = seconds.saturating_mul(1_000).saturating_add(u64::from(nanos / 1_000_000));
+        Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
+    }
 }
 
 /// What [`Inbox::begin`] found.
@@ -144,14 +172,26 @@ pub struct Begun {
     pub lease: Option<Duration>,
     /// How long after the call the lease was held last: a call that takes long holds on to it meanwhile.
     pub held_after: Duration,
-    /// The present generation.
-    pub generation: Generation,
+    /// What holds now.
+    pub present: Present,
+    /// Whether the last term did not end in order ([`Inbox::release`]): an event may have killed the process that
+    /// handled it. False for a subscriber that has never begun.
+    pub unclean: bool,
     /// How far the log was followed; `None` for a subscriber that has never begun.
     pub progress: Option<Progress>,
-    /// Whether the subscriber is to rest.
-    pub paused: bool,
     /// What the rows add up to.
     pub totals: Totals,
+}
+
+/// What holds for a subscriber, whoever is at work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Present {
+    /// The present generation.
+    pub generation: Generation,
+    /// Whether the subscriber is to rest.
+    pub paused: bool,
+    /// Counts the transactions of operators: another number means that rows were changed, and may be due.
+    pub revision: u64,
 }
 
 /// What [`Inbox::renew`] found.
@@ -161,22 +201,72 @@ pub enum Renewed {
     Held {
         /// As [`Begun::lease`].
         lease: Option<Duration>,
-        /// Whether the subscriber is to rest.
-        paused: bool,
+        /// What holds now.
+        present: Present,
     },
     /// Somebody began a later term.
     Superseded,
 }
 
-/// Sums over all rows of the present generation, for the figures that operators see.
+/// Sums over all rows of a generation, for the figures that operators see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Events seen and not yet applied.
     pub behind: u64,
-    /// Lanes whose applying is not ready.
-    pub lanes_held: u64,
+    /// Lanes whose applying is not ready, by their state.
+    pub applying: LaneCounts,
+    /// Lanes whose performing is not ready, by their state.
+    pub performing: LaneCounts,
     /// Effects without an outcome.
     pub effects_waiting: u64,
+}
+
+/// How many lanes are in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LaneCounts {
+    /// [`HoldState::Attempting`].
+    pub attempting: u64,
+    /// [`HoldState::Retrying`].
+    pub retrying: u64,
+    /// [`HoldState::Gap`].
+    pub gap: u64,
+    /// [`HoldState::Dead`].
+    pub dead: u64,
+    /// [`HoldState::Undecodable`].
+    pub undecodable: u64,
+    /// [`HoldState::Conflicting`].
+    pub conflicting: u64,
+}
+
+impl LaneCounts {
+    /// All of them.
+    pub fn all(&self) -> u64 {
+        HoldState::ALL.into_iter().map(|state| self.of(state)).sum()
+    }
+
+    /// How many are in that state.
+    pub fn of(&self, state: HoldState) -> u64 {
+        match state {
+            HoldState::Attempting => self.attempting,
+            HoldState::Retrying => self.retrying,
+            HoldState::Gap => self.gap,
+            HoldState::Dead => self.dead,
+            HoldState::Undecodable => self.undecodable,
+            HoldState::Conflicting => self.conflicting,
+        }
+    }
+
+    /// The figure of that state.
+    pub fn of_mut(&mut self, state: HoldState) -> &mut u64 {
+        match state {
+            HoldState::Attempting => &mut self.attempting,
+            HoldState::Retrying => &mut self.retrying,
+            HoldState::Gap => &mut self.gap,
+            HoldState::Dead => &mut self.dead,
+            HoldState::Undecodable => &mut self.undecodable,
+            HoldState::Conflicting => &mut self.conflicting,
+        }
+    }
 }
 
 /// How far a subscriber has followed the log.
@@ -268,22 +358,74 @@ impl Lane {
 }
 
 /// Why a lane is not ready, and what comes next.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Hold {
     /// Why.
     pub state: HoldState,
-    /// How often the thing at its head has failed.
+    /// Since when it is not ready.
+    pub since: Timestamp,
+    /// How often the thing at its head was tried in vain, as far as it is to blame.
     pub attempts: u32,
     /// When it is tried again; `None`: not by itself.
     pub next_attempt_at: Option<Timestamp>,
+    /// What is at its head, when that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<HeadOfLane>,
+    /// What became of the attempts at it, oldest first: at most [`ATTEMPTS_KEPT_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<Attempt>,
+}
+
+impl Hold {
+    /// A lane that is not ready from now on, at whose head nothing was tried so far.
+    pub fn new(state: HoldState, since: Timestamp, next_attempt_at: Option<Timestamp>) -> Self {
+        Self { state, since, attempts: 0, next_attempt_at, head: None, tried: Vec::new() }
+    }
+
     /// How it failed last.
-    pub failure: Option<Failure>,
+    pub fn failure(&self) -> Option<&Failure> {
+        self.tried.last().map(|attempt| &attempt.failure)
+    }
+
+    /// Keeps what became of an attempt: the first one and the last ones stay.
+    pub fn keep(&mut self, attempt: Attempt) {
+        if self.tried.len() >= ATTEMPTS_KEPT_MAX {
+            self.tried.remove(1);
+        }
+        self.tried.push(attempt);
+    }
+}
+
+/// What a lane waits for: an event, or an effect that it asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeadOfLane {
+    /// The event's version.
+    pub version: Version,
+    /// The event.
+    pub event: EventId,
+    /// Its type, as it was stored.
+    pub event_type: String,
+    /// The place of the effect among those of that event; `None`: it is the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<u32>,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// When it failed (or began, while the lane is [`HoldState::Attempting`]).
+    pub at: Timestamp,
+    /// How.
+    pub failure: Failure,
 }
 
 /// Why a lane is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HoldState {
+    /// An attempt at what is at its head was counted before it began, and nobody knows its end: whoever finds this after a
+    /// crash knows what may have caused it.
+    Attempting,
     /// What is at its head failed, and is tried again.
     Retrying,
     /// Something was seen beyond the next event: the log is asked for what is between.
@@ -292,14 +434,19 @@ pub enum HoldState {
     Dead,
     /// What is at its head cannot be read by this docket: a newer one may.
     Undecodable,
-    /// Another event is in the place of one that was applied: somebody restored a backup of the event store.
+    /// The log contradicts what was applied: somebody restored a backup of the event store.
     Conflicting,
 }
 
 impl HoldState {
+    /// Every one.
+    pub const ALL: [Self; 6] =
+        [Self::Attempting, Self::Retrying, Self::Gap, Self::Dead, Self::Undecodable, Self::Conflicting];
+
     /// As it is stored and shown.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Attempting => "attempting",
             Self::Retrying => "retrying",
             Self::Gap => "gap",
             Self::Dead => "dead",
@@ -310,9 +457,7 @@ impl HoldState {
 
     /// The state with that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Retrying, Self::Gap, Self::Dead, Self::Undecodable, Self::Conflicting]
-            .into_iter()
-            .find(|state| state.name() == name)
+        Self::ALL.into_iter().find(|state| state.name() == name)
     }
 }
 
@@ -324,6 +469,9 @@ pub struct Failure {
     pub kind: FailureKind,
     /// For the operator: never shown to a REST caller. At most [`ERROR_CHARS_MAX`] characters.
     pub text: Cow<'static, str>,
+    /// Where in the code it was made, or where the panic was: `FILE:LINE`. Failures of one kind from one place are a group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Cow<'static, str>>,
 }
 
 /// What to expect of another attempt.
@@ -356,27 +504,40 @@ impl FailureKind {
 
 impl Failure {
     /// Another attempt may succeed.
+    #[track_caller]
     pub fn transient(text: impl Into<Cow<'static, str>>) -> Self {
-        Self::of(FailureKind::Transient, text)
+        Self::of(FailureKind::Transient, text, place_of(Location::caller()))
     }
 
     /// Another attempt will fail as well.
+    #[track_caller]
     pub fn permanent(text: impl Into<Cow<'static, str>>) -> Self {
-        Self::of(FailureKind::Permanent, text)
+        Self::of(FailureKind::Permanent, text, place_of(Location::caller()))
     }
 
     /// Something that every order needs is away.
+    #[track_caller]
     pub fn dependency_down(text: impl Into<Cow<'static, str>>) -> Self {
-        Self::of(FailureKind::DependencyDown, text)
+        Self::of(FailureKind::DependencyDown, text, place_of(Location::caller()))
     }
 
-    fn of(kind: FailureKind, text: impl Into<Cow<'static, str>>) -> Self {
-        let text = text.into();
-        match text.char_indices().nth(ERROR_CHARS_MAX) {
-            None => Self { kind, text },
-            Some((end, _)) => Self { kind, text: Cow::Owned(text[..end].to_owned()) },
-        }
+    /// A handler or an effect panicked, there.
+    pub fn panicked(text: &str, place: &str) -> Self {
+        Self::of(FailureKind::Transient, format!("panic: {text} at {place}"), place.to_owned().into())
     }
+
+    fn of(kind: FailureKind, text: impl Into<Cow<'static, str>>, place: Cow<'static, str>) -> Self {
+        let text = text.into();
+        let text = match text.char_indices().nth(ERROR_CHARS_MAX) {
+            None => text,
+            Some((end, _)) => Cow::Owned(text[..end].to_owned()),
+        };
+        Self { kind, text, place: Some(place) }
+    }
+}
+
+fn place_of(location: &Location<'_>) -> Cow<'static, str> {
+    format!("{}:{}", location.file(), location.line()).into()
 }
 
 /// Where a document is kept: a collection of the subscriber's own, and an id in it.
@@ -414,8 +575,9 @@ pub struct RowWrite {
 pub struct Transaction {
     /// Which one.
     pub id: TransactionId,
-    /// Refused as [`Committed::Superseded`] unless it is the present term.
-    pub term: Term,
+    /// Refused as [`Committed::Superseded`] unless it is the present term. `None`: an operator's, of no term, that counts
+    /// [`Present::revision`] on.
+    pub term: Option<Term>,
     /// The generation that rows and documents belong to: refused likewise unless it is one that is being written.
     pub generation: Generation,
     /// The rows, each order at most once.
@@ -426,6 +588,8 @@ pub struct Transaction {
     pub effects: Vec<NewEffect>,
     /// Effects that were performed before it.
     pub outcomes: Vec<EffectOutcome>,
+    /// What an operator decided.
+    pub discards: Vec<Discard>,
     /// How far the log is followed afterwards; `None`: as before.
     pub progress: Option<Progress>,
 }
@@ -433,14 +597,24 @@ pub struct Transaction {
 impl Transaction {
     /// A new one in that term, with nothing to write.
     pub fn empty(begun: &Begun) -> Self {
+        Self::new(Some(begun.term), begun.present.generation)
+    }
+
+    /// An operator's, with nothing to write.
+    pub fn of_operator(present: &Present) -> Self {
+        Self::new(None, present.generation)
+    }
+
+    fn new(term: Option<Term>, generation: Generation) -> Self {
         Self {
             id: TransactionId::generate(),
-            term: begun.term,
-            generation: begun.generation,
+            term,
+            generation,
             rows: Vec::new(),
             documents: Vec::new(),
             effects: Vec::new(),
             outcomes: Vec::new(),
+            discards: Vec::new(),
             progress: None,
         }
     }
@@ -451,6 +625,7 @@ impl Transaction {
             && self.documents.is_empty()
             && self.effects.is_empty()
             && self.outcomes.is_empty()
+            && self.discards.is_empty()
             && self.progress.is_none()
     }
 }
@@ -541,6 +716,8 @@ pub enum OutcomeKind {
     Skipped,
     /// The other side said no, for good.
     Undeliverable,
+    /// An operator decided that it is not done.
+    Discarded,
 }
 
 impl OutcomeKind {
@@ -550,13 +727,40 @@ impl OutcomeKind {
             Self::Performed => "performed",
             Self::Skipped => "skipped",
             Self::Undeliverable => "undeliverable",
+            Self::Discarded => "discarded",
         }
     }
 
     /// The kind with that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Performed, Self::Skipped, Self::Undeliverable].into_iter().find(|kind| kind.name() == name)
+        [Self::Performed, Self::Skipped, Self::Undeliverable, Self::Discarded]
+            .into_iter()
+            .find(|kind| kind.name() == name)
     }
+}
+
+/// An operator's decision that an event is not handled, or an effect not performed: a fact of the subscriber, that
+/// changes nothing of the order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Discard {
+    /// Of which order.
+    pub order: OrderId,
+    /// The event's version.
+    pub version: Version,
+    /// The event; `None`: it was not in the log either.
+    pub event: Option<EventId>,
+    /// Its type, where that is known.
+    pub event_type: Option<String>,
+    /// The place of the effect among those of that event; `None`: it is the event.
+    pub effect: Option<u32>,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// Who: the name of a key, or `anonymous`.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// What the lane was when it was decided: its attempts, and how they failed.
+    pub hold: Hold,
 }
 
 /// Why the inbox did not do something.

@@ -5,6 +5,7 @@
 //! else it writes: so none can be stored beside a later term, however long its process was frozen. It never reads the
 //! order service's database, nor another subscriber's.
 
+mod discards;
 mod documents;
 mod effects;
 pub mod import;
@@ -21,12 +22,12 @@ use std::time::Duration;
 use actors::clock::Timestamp;
 use actors::event_store::StoreError;
 use actors::inbox::{
-    Begun, Body, CatchingUp, Committed, DocumentKey, Generation, Inbox, InboxError, Progress, RecordedEffect, Renewed,
-    Row, Term, Totals, Transaction, Which, Work,
+    Begun, Body, CatchingUp, Committed, Discard, DocumentKey, Generation, Inbox, InboxError, Present, Progress,
+    RecordedEffect, Renewed, Row, Term, Totals, Transaction, Which, Work,
 };
 use actors::order::OrderId;
 use async_trait::async_trait;
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join_all, try_join3};
 use mongodb::bson::{Document, doc};
 use mongodb::options::{FindOptions, SessionOptions};
 use mongodb::{Collection, Database};
@@ -34,10 +35,11 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::discards::StoredDiscard;
 use self::documents::StoredDocument;
 use self::effects::{OfOrder, StoredEffect};
 use self::rows::{RowId, StoredRow};
-use self::schema::{DOCUMENTS, EFFECTS, INBOX, ONLY, SUBSCRIBER, Subscriber};
+use self::schema::{DISCARDS, DOCUMENTS, EFFECTS, INBOX, ONLY, SUBSCRIBER, Subscriber};
 use self::statements::Refused;
 use self::transaction::{Attempt, Writer};
 use super::error::store_error;
@@ -140,7 +142,7 @@ impl MongoInbox {
         term: i64,
         mut kept_at: Instant,
     ) -> Result<(Totals, Instant), InboxError> {
-        let mut totals = pin!(timeout(TOTALS_WITHIN, self.totals(generation)));
+        let mut totals = pin!(timeout(TOTALS_WITHIN, self.count(generation)));
         loop {
             tokio::select! {
                 totals = &mut totals => {
@@ -158,26 +160,35 @@ impl MongoInbox {
         }
     }
 
-    async fn totals(&self, generation: Generation) -> Result<Totals, InboxError> {
-        let held = self.sums(INBOX, rows::totals(generation)).await?;
-        let waiting = self.sums(EFFECTS, effects::count_waiting()).await?;
-        let effects_waiting = rows::counted(&waiting, "effects_waiting");
-        Ok(Totals { effects_waiting, ..rows::read_totals(&held) })
+    async fn count(&self, generation: Generation) -> Result<Totals, InboxError> {
+        let (applying, performing, waiting) = try_join3(
+            self.sums(INBOX, rows::count_held(generation, Work::Applying)),
+            self.sums(INBOX, rows::count_held(generation, Work::Performing)),
+            self.sums(EFFECTS, effects::count_waiting()),
+        )
+        .await?;
+        let (applying, behind) = rows::read_counts(&applying)?;
+        let (performing, _) = rows::read_counts(&performing)?;
+        let effects_waiting = waiting.first().map_or(0, |waiting| rows::counted(waiting, "effects_waiting"));
+        Ok(Totals { behind, applying, performing, effects_waiting })
     }
 
-    async fn sums(&self, collection: &str, pipeline: [Document; 2]) -> Result<Document, InboxError> {
+    async fn sums(&self, collection: &str, pipeline: [Document; 2]) -> Result<Vec<Document>, InboxError> {
         let collection = self.database.collection::<Document>(collection);
         let sums = async {
             let mut sums = collection.aggregate(pipeline).max_time(TOTALS_WITHIN).await?;
-            if sums.advance().await? { sums.deserialize_current() } else { Ok(Document::new()) }
+            let mut all = Vec::new();
+            while sums.advance().await? {
+                all.push(sums.deserialize_current()?);
+            }
+            Ok(all)
         };
-        sums.await.map_err(|error| inbox_error(store_error(&error)))
+        sums.await.map_err(|error: mongodb::error::Error| inbox_error(store_error(&error)))
     }
 
-    async fn present_generation(&self) -> Result<Generation, InboxError> {
+    async fn present_now(&self) -> Result<Present, InboxError> {
         let found = self.server.answer(self.subscriber().find_one(doc! { "_id": ONLY })).await;
-        let document = found.map_err(read_error)?.ok_or_else(gone)?;
-        Ok(Generation(schema::read(document)?.generation))
+        present(&schema::read(found.map_err(read_error)?.ok_or_else(gone)?)?)
     }
 
     /// Takes the lease when it can be had. Whoever has a transaction under way is let finish it, and has the lease then;
@@ -303,14 +314,14 @@ impl Inbox for MongoInbox {
     async fn begin(&self) -> Result<Begun, InboxError> {
         let called_at = Instant::now();
         let subscriber = schema::read(self.acquire().await?)?;
-        let (generation, progress) = (Generation(subscriber.generation), progress(&subscriber)?);
-        let (totals, kept_at) = self.totals_while_held(generation, subscriber.term, called_at).await?;
+        let (present, progress) = (present(&subscriber)?, progress(&subscriber)?);
+        let (totals, kept_at) = self.totals_while_held(present.generation, subscriber.term, called_at).await?;
         Ok(Begun {
             term: read_term(subscriber.term)?,
             lease: Some(self.lease.lasts()),
             held_after: kept_at - called_at,
-            generation,
-            paused: subscriber.paused,
+            present,
+            unclean: subscriber.unclean,
             totals,
             progress,
         })
@@ -321,12 +332,21 @@ impl Inbox for MongoInbox {
         let Some(document) = self.lease.renew(stored_term(term)?).await.map_err(write_error)? else {
             return Ok(Renewed::Superseded);
         };
-        Ok(Renewed::Held { lease: Some(self.lease.lasts()), paused: schema::read(document)?.paused })
+        Ok(Renewed::Held { lease: Some(self.lease.lasts()), present: present(&schema::read(document)?)? })
     }
 
     async fn release(&self, term: Term) -> Result<(), InboxError> {
         self.clear_way().await;
         self.lease.release(stored_term(term)?).await.map_err(write_error)
+    }
+
+    async fn present(&self) -> Result<Present, InboxError> {
+        self.present_now().await
+    }
+
+    async fn totals(&self, generation: Generation) -> Result<Totals, InboxError> {
+        let counted = timeout(TOTALS_WITHIN, self.count(generation)).await;
+        counted.map_err(|_| InboxError::Away("its rows were not counted in good time".to_owned()))?
     }
 
     async fn rows(&self, generation: Generation, orders: Vec<OrderId>) -> Result<Vec<Row>, InboxError> {
@@ -356,6 +376,19 @@ impl Inbox for MongoInbox {
         let later = rows::held_until(generation, work, "$gt", after);
         let next = self.find_rows(later, first(rows::by_next_attempt(work), 1)).await?;
         Ok(next.first().and_then(|row| rows::lane_of(row, work).hold()?.next_attempt_at))
+    }
+
+    async fn held(
+        &self,
+        generation: Generation,
+        work: Work,
+        after: Option<OrderId>,
+        limit: usize,
+    ) -> Result<Vec<Row>, InboxError> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        self.find_rows(rows::held_after(generation, work, after), first(rows::by_id(), limit)).await
     }
 
     async fn documents(&self, generation: Generation, keys: Vec<DocumentKey>) -> Result<Vec<Option<Body>>, InboxError> {
@@ -399,7 +432,7 @@ impl Inbox for MongoInbox {
     }
 
     async fn waiting(&self, after: Option<OrderId>, limit: usize) -> Result<Vec<OrderId>, InboxError> {
-        let generation = self.present_generation().await?;
+        let generation = self.present_now().await?.generation;
         let (mut waiting, mut after) = (Vec::new(), after);
         while waiting.len() < limit {
             let orders = self.orders_waiting(after, limit).await?;
@@ -423,6 +456,12 @@ impl Inbox for MongoInbox {
             Which::Waiting => self.waiting_effects(&orders, limit).await?,
         };
         Ok(effects::first_of_each(&orders, by_order, limit))
+    }
+
+    async fn discards(&self, order: OrderId) -> Result<Vec<Discard>, InboxError> {
+        let oldest_first = FindOptions::builder().sort(discards::oldest_first()).build();
+        let found: Vec<StoredDiscard> = self.find(DISCARDS, discards::of_order(order), oldest_first).await?;
+        found.iter().map(StoredDiscard::read).collect()
     }
 
     async fn set_paused(&self, paused: bool) -> Result<(), InboxError> {
@@ -453,6 +492,12 @@ fn stored_term(term: Term) -> Result<i64, InboxError> {
 
 fn read_term(term: i64) -> Result<Term, InboxError> {
     u64::try_from(term).map(Term).map_err(|_| InboxError::Damaged(format!("it is in the term {term}")))
+}
+
+fn present(subscriber: &Subscriber) -> Result<Present, InboxError> {
+    let revision = u64::try_from(subscriber.revision)
+        .map_err(|_| InboxError::Damaged(format!("its revision is {}", subscriber.revision)))?;
+    Ok(Present { generation: Generation(subscriber.generation), paused: subscriber.paused, revision })
 }
 
 fn progress(subscriber: &Subscriber) -> Result<Option<Progress>, InboxError> {

@@ -154,7 +154,7 @@ impl Lease {
     }
 
     /// Begins a new term, unless another process has held on to the lease since it was seen to be free; `with` is
-    /// written too. When nobody knows whether it was done, it can be done again: the holder is not in its own way.
+    /// written too, and as `unclean` whether whoever had it before, be it this process, did not give it up. When nobody knows whether it was done, it can be done again: the holder is not in its own way.
     ///
     /// # Errors
     /// When the server does not answer.
@@ -171,6 +171,8 @@ impl Lease {
         };
         let mut fields = self.kept();
         fields.insert("term", doc! { "$add": ["$term", 1_i64] });
+        // Nobody is less than any name.
+        fields.insert("unclean", doc! { "$gt": ["$holder", null] });
         for (name, value) in with {
             fields.insert(name, doc! { "$literal": value });
         }

@@ -5,7 +5,9 @@
 //! of them from some point on. Rows, documents and position go back together, so the log brings the same events again.
 //! Effects that had been performed in that time are performed again, under the same id: at least once.
 
+mod discards;
 pub mod export;
+mod migration;
 mod rows;
 mod schema;
 
@@ -16,8 +18,8 @@ use std::sync::Arc;
 use actors::clock::Timestamp;
 use actors::event_store::StoreError;
 use actors::inbox::{
-    Begun, Body, CatchingUp, Committed, DocumentKey, Generation, Inbox, InboxError, Progress, RecordedEffect, Renewed,
-    Row, Term, Totals, Transaction, Which, Work,
+    Begun, Body, CatchingUp, Committed, Discard, DocumentKey, Generation, Inbox, InboxError, Present, Progress,
+    RecordedEffect, Renewed, Row, Term, Totals, Transaction, Which, Work,
 };
 use actors::order::OrderId;
 use async_trait::async_trait;
@@ -117,20 +119,42 @@ impl Inbox for SqliteInbox {
     }
 
     async fn renew(&self, term: Term) -> Result<Renewed, InboxError> {
-        self.read(move |connection| {
-            connection.query_row("SELECT term, paused FROM subscriber", [], |row| {
-                Ok(match Term(rows::counted(row, 0)?) == term {
-                    true => Renewed::Held { lease: None, paused: row.get(1)? },
-                    false => Renewed::Superseded,
-                })
+        self.call(move |file| {
+            file.write(|connection| {
+                let standing = standing(connection)?;
+                if standing.term != term {
+                    return Ok(Change::Undo(Renewed::Superseded));
+                }
+                let renewed = Renewed::Held { lease: None, present: standing.present };
+                if !standing.clean {
+                    return Ok(Change::Undo(renewed));
+                }
+                set_clean(connection, false)?;
+                Ok(Change::Keep(renewed))
             })
         })
         .await
     }
 
     /// The folder's lock is the lease.
-    async fn release(&self, _: Term) -> Result<(), InboxError> {
-        Ok(())
+    async fn release(&self, term: Term) -> Result<(), InboxError> {
+        self.call(move |file| {
+            file.write(|connection| {
+                if standing(connection)?.term == term {
+                    set_clean(connection, true)?;
+                }
+                Ok(Change::Keep(()))
+            })
+        })
+        .await
+    }
+
+    async fn present(&self) -> Result<Present, InboxError> {
+        self.read(|connection| standing(connection).map(|standing| standing.present)).await
+    }
+
+    async fn totals(&self, generation: Generation) -> Result<Totals, InboxError> {
+        self.read(move |connection| rows::totals(connection, generation)).await
     }
 
     async fn rows(&self, generation: Generation, orders: Vec<OrderId>) -> Result<Vec<Row>, InboxError> {
@@ -154,6 +178,16 @@ impl Inbox for SqliteInbox {
         after: Timestamp,
     ) -> Result<Option<Timestamp>, InboxError> {
         self.read(move |connection| rows::next_due(connection, generation, work, after)).await
+    }
+
+    async fn held(
+        &self,
+        generation: Generation,
+        work: Work,
+        after: Option<OrderId>,
+        limit: usize,
+    ) -> Result<Vec<Row>, InboxError> {
+        self.read(move |connection| rows::held(connection, generation, work, after, limit)).await
     }
 
     async fn documents(&self, generation: Generation, keys: Vec<DocumentKey>) -> Result<Vec<Option<Body>>, InboxError> {
@@ -187,6 +221,10 @@ impl Inbox for SqliteInbox {
         limit: usize,
     ) -> Result<Vec<RecordedEffect>, InboxError> {
         self.read(move |connection| rows::effects(connection, &orders, which, limit)).await
+    }
+
+    async fn discards(&self, order: OrderId) -> Result<Vec<Discard>, InboxError> {
+        self.read(move |connection| discards::of_order(connection, order)).await
     }
 
     async fn set_paused(&self, paused: bool) -> Result<(), InboxError> {
@@ -300,41 +338,59 @@ fn certainly(error: &rusqlite::Error) -> InboxError {
     }
 }
 
+/// What a file says about its subscriber in every transaction.
+struct Standing {
+    term: Term,
+    clean: bool,
+    present: Present,
+}
+
+fn standing(connection: &Connection) -> rusqlite::Result<Standing> {
+    let mut select = connection.prepare_cached("SELECT term, clean, generation, paused, revision FROM subscriber")?;
+    select.query_row([], |row| {
+        let present =
+            Present { generation: Generation(row.get(2)?), paused: row.get(3)?, revision: rows::counted(row, 4)? };
+        Ok(Standing { term: Term(rows::counted(row, 0)?), clean: row.get(1)?, present })
+    })
+}
+
+/// Whether the last term has not ended in order.
+fn is_unclean(term: Term, clean: bool) -> bool {
+    term != Term::default() && !clean
+}
+
+fn set_clean(connection: &Connection, clean: bool) -> rusqlite::Result<()> {
+    connection.prepare_cached("UPDATE subscriber SET clean = ?1")?.execute([clean]).map(drop)
+}
+
 fn begin(connection: &Connection) -> rusqlite::Result<Change<Begun>> {
-    connection.execute("UPDATE subscriber SET term = term + 1", [])?;
-    let mut begun = connection.query_row(
-        "SELECT term, generation, paused, position, scanning, scan_after FROM subscriber",
-        [],
-        |row| {
-            Ok(Begun {
-                term: Term(rows::counted(row, 0)?),
-                lease: None,
-                held_after: std::time::Duration::ZERO,
-                generation: Generation(row.get(1)?),
-                paused: row.get(2)?,
-                progress: progress(row)?,
-                totals: Totals::default(),
-            })
-        },
-    )?;
-    begun.totals = rows::totals(connection, begun.generation)?;
-    Ok(Change::Keep(begun))
+    let before = standing(connection)?;
+    connection.execute("UPDATE subscriber SET term = term + 1, clean = 0", [])?;
+    let progress = connection.query_row("SELECT position, scanning, scan_after FROM subscriber", [], progress)?;
+    Ok(Change::Keep(Begun {
+        term: Term(before.term.0 + 1),
+        lease: None,
+        held_after: std::time::Duration::ZERO,
+        present: before.present,
+        unclean: is_unclean(before.term, before.clean),
+        progress,
+        totals: rows::totals(connection, before.present.generation)?,
+    }))
 }
 
 fn progress(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Progress>> {
-    let Some(position) = row.get::<_, Option<String>>(3)? else { return Ok(None) };
-    let position = serde_json::from_str(&position).map_err(|error| rows::unreadable(3, error))?;
-    let after = row.get::<_, Option<String>>(5)?;
-    let after = after.map(|key| key.parse()).transpose().map_err(|error| rows::unreadable(5, error))?;
-    let catching_up = row.get::<_, bool>(4)?.then_some(CatchingUp { after });
+    let Some(position) = row.get::<_, Option<String>>(0)? else { return Ok(None) };
+    let position = serde_json::from_str(&position).map_err(|error| rows::unreadable(0, error))?;
+    let after = row.get::<_, Option<String>>(2)?;
+    let after = after.map(|key| key.parse()).transpose().map_err(|error| rows::unreadable(2, error))?;
+    let catching_up = row.get::<_, bool>(1)?.then_some(CatchingUp { after });
     Ok(Some(Progress { position, catching_up }))
 }
 
 fn write(connection: &Connection, transaction: &Transaction) -> rusqlite::Result<Change<Committed>> {
-    let current = connection
-        .prepare_cached("SELECT term, generation FROM subscriber")?
-        .query_row([], |row| Ok((Term(rows::counted(row, 0)?), Generation(row.get(1)?))))?;
-    if current != (transaction.term, transaction.generation) {
+    let standing = standing(connection)?;
+    let is_present = transaction.term.is_none_or(|term| term == standing.term);
+    if !is_present || transaction.generation != standing.present.generation {
         return Ok(Change::Undo(Committed::Superseded));
     }
     let fenced = rows::write(connection, transaction)?;
@@ -343,8 +399,15 @@ fn write(connection: &Connection, transaction: &Transaction) -> rusqlite::Result
     }
     write_documents(connection, transaction)?;
     rows::write_effects(connection, transaction)?;
+    discards::write(connection, transaction)?;
     if let Some(progress) = &transaction.progress {
         write_progress(connection, progress)?;
+    }
+    match transaction.term {
+        None => count_revision(connection)?,
+        // A term that goes on has not ended.
+        Some(_) if standing.clean => set_clean(connection, false)?,
+        Some(_) => {}
     }
     Ok(Change::Keep(Committed::Written))
 }
@@ -375,4 +438,8 @@ fn write_progress(connection: &Connection, progress: &Progress) -> rusqlite::Res
         .prepare_cached("UPDATE subscriber SET position = ?1, scanning = ?2, scan_after = ?3")?
         .execute(params![position, progress.catching_up.is_some(), after])?;
     Ok(())
+}
+
+fn count_revision(connection: &Connection) -> rusqlite::Result<()> {
+    connection.prepare_cached("UPDATE subscriber SET revision = revision + 1")?.execute([]).map(drop)
 }

@@ -354,7 +354,7 @@ impl SubscriberActor {
         self.failures = 0;
         self.feed = Feed::default();
         self.begun_at = (Instant::now(), self.ports.clock.now());
-        self.handling.generation = begun.generation;
+        self.handling.generation = begun.present.generation;
         let progress = begun.progress.clone();
         if let Some(catching_up) = progress.as_ref().and_then(|progress| progress.catching_up) {
             self.feed.begin_scan(catching_up.after);
@@ -443,12 +443,12 @@ impl SubscriberActor {
     fn renewed(&mut self, asked_at: Instant, renewed: Result<Renewed, InboxError>, ctx: &mut Context<Self>) {
         let Life::Active(active) = &mut self.life else { return };
         match renewed {
-            Ok(Renewed::Held { lease, paused }) => {
+            Ok(Renewed::Held { lease, present }) => {
                 active.lease.renewed(lease, asked_at);
                 if std::mem::take(&mut active.said_over) {
                     tracing::info!(subscriber = self.name, "the lease is held again");
                 }
-                let paused = self.told_to_rest.is_none().then_some(paused);
+                let paused = self.told_to_rest.is_none().then_some(present.paused);
                 self.take(Input::Renewed(paused), ctx);
             }
             Ok(Renewed::Superseded) => return self.deposed(ctx),

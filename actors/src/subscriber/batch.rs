@@ -158,7 +158,7 @@ async fn catching<T>(path: &Arc<str>, work: impl Future<Output = Result<T, Failu
     let mut work = pin!(work);
     poll_fn(|cx| match caught(path, || work.as_mut().poll(cx)) {
         Ok(poll) => poll,
-        Err(panic) => Poll::Ready(Err(Failure::transient(format!("panic: {} at {}", panic.text, panic.place)))),
+        Err(panic) => Poll::Ready(Err(Failure::panicked(&panic.text, &panic.place))),
     })
     .await
 }

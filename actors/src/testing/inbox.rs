@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::inbox::{
-    Begun, Body, Committed, DocumentKey, Generation, Inbox, InboxError, Lane, NewEffect, Outcome, Progress,
-    RecordedEffect, Renewed, Row, Term, Totals, Transaction, TransactionId, Which, Work,
+    Begun, Body, Committed, Discard, DocumentKey, Generation, Inbox, InboxError, Lane, NewEffect, Outcome, Present,
+    Progress, RecordedEffect, Renewed, Row, Term, Totals, Transaction, TransactionId, Which, Work,
 };
 use crate::order::{OrderId, Version};
 
@@ -56,6 +56,10 @@ struct Tables {
     holders: Vec<(Term, Option<Arc<str>>)>,
     generation: Generation,
     paused: bool,
+    revision: u64,
+    /// A term was begun and has not ended in order.
+    at_work: bool,
+    discards: Vec<Discard>,
     progress: Option<Progress>,
     rows: HashMap<OrderId, Row>,
     documents: BTreeMap<DocumentKey, Body>,
@@ -127,9 +131,9 @@ impl MemoryInbox {
             term,
             lease: self.length(),
             held_after: Duration::ZERO,
-            generation: tables.generation,
+            present: tables.present(),
+            unclean: std::mem::replace(&mut tables.at_work, true),
             progress: tables.progress.clone(),
-            paused: tables.paused,
             totals: tables.totals(),
         }
     }
@@ -210,7 +214,7 @@ impl MemoryInbox {
 
     fn commit_in(&self, tables: &mut Tables, transaction: &Transaction) -> Committed {
         let committed = tables.commit(transaction);
-        if committed == Committed::Written {
+        if committed == Committed::Written && transaction.term.is_some() {
             self.hold(tables);
         }
         committed
@@ -240,12 +244,15 @@ impl MemoryInbox {
     }
 }
 
-fn next_attempt_at(row: &Row, work: Work) -> Option<Timestamp> {
-    let lane: &Lane = match work {
+fn lane(row: &Row, work: Work) -> &Lane {
+    match work {
         Work::Applying => &row.applying,
         Work::Performing => &row.performing,
-    };
-    lane.hold().and_then(|hold| hold.next_attempt_at)
+    }
+}
+
+fn next_attempt_at(row: &Row, work: Work) -> Option<Timestamp> {
+    lane(row, work).hold().and_then(|hold| hold.next_attempt_at)
 }
 
 impl Tables {
@@ -254,17 +261,27 @@ impl Tables {
         Instant::now() + self.jumped
     }
 
+    fn present(&self) -> Present {
+        Present { generation: self.generation, paused: self.paused, revision: self.revision }
+    }
+
     fn totals(&self) -> Totals {
-        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        Totals {
-            behind: self.rows.values().map(Row::behind).sum(),
-            lanes_held: count(self.rows.values().filter(|row| !row.applying.is_ready()).count()),
-            effects_waiting: count(self.effects.values().filter(|effect| effect.outcome.is_none()).count()),
+        let waiting = self.effects.values().filter(|effect| effect.outcome.is_none()).count();
+        let mut totals = Totals { effects_waiting: u64::try_from(waiting).unwrap_or(u64::MAX), ..Totals::default() };
+        for row in self.rows.values() {
+            totals.behind += row.behind();
+            for (lane, counts) in [(&row.applying, &mut totals.applying), (&row.performing, &mut totals.performing)] {
+                if let Some(hold) = lane.hold() {
+                    *counts.of_mut(hold.state) += 1;
+                }
+            }
         }
+        totals
     }
 
     fn commit(&mut self, transaction: &Transaction) -> Committed {
-        if (transaction.term, transaction.generation) != (self.term, self.generation) {
+        let present = transaction.term.is_none_or(|term| term == self.term);
+        if !present || transaction.generation != self.generation {
             return Committed::Superseded;
         }
         let stored = |order: &OrderId| self.rows.get(order).and_then(|row| row.written_by);
@@ -289,8 +306,12 @@ impl Tables {
         for outcome in &transaction.outcomes {
             self.outcome(outcome.order, |effect| effect.id == outcome.id, &outcome.outcome, outcome.at);
         }
+        self.discards.extend(transaction.discards.iter().cloned());
         if let Some(progress) = &transaction.progress {
             self.progress = Some(progress.clone());
+        }
+        if transaction.term.is_none() {
+            self.revision += 1;
         }
         Committed::Written
     }
@@ -321,15 +342,43 @@ impl Inbox for MemoryInbox {
             return Ok(Renewed::Superseded);
         }
         self.hold(&mut tables);
-        Ok(Renewed::Held { lease: self.length(), paused: tables.paused })
+        Ok(Renewed::Held { lease: self.length(), present: tables.present() })
     }
 
     async fn release(&self, term: Term) -> Result<(), InboxError> {
         let mut tables = self.lock();
         if tables.term == term {
             tables.lease = None;
+            tables.at_work = false;
         }
         Ok(())
+    }
+
+    async fn present(&self) -> Result<Present, InboxError> {
+        Ok(self.lock().present())
+    }
+
+    async fn totals(&self, _: Generation) -> Result<Totals, InboxError> {
+        Ok(self.lock().totals())
+    }
+
+    async fn held(
+        &self,
+        _: Generation,
+        work: Work,
+        after: Option<OrderId>,
+        limit: usize,
+    ) -> Result<Vec<Row>, InboxError> {
+        let tables = self.lock();
+        let mut held: Vec<_> = tables.rows.values().filter(|row| !lane(row, work).is_ready()).cloned().collect();
+        held.retain(|row| after.is_none_or(|after| row.order > after));
+        held.sort_by_key(|row| row.order);
+        held.truncate(limit);
+        Ok(held)
+    }
+
+    async fn discards(&self, order: OrderId) -> Result<Vec<Discard>, InboxError> {
+        Ok(self.lock().discards.iter().filter(|discard| discard.order == order).cloned().collect())
     }
 
     async fn rows(&self, _: Generation, orders: Vec<OrderId>) -> Result<Vec<Row>, InboxError> {

@@ -259,7 +259,7 @@ fn a_handler_that_panics_or_hangs_holds_its_order_alone_and_keeps_nothing_of_wha
             let row = world.inbox.rows_now(&[bad]).remove(0);
             let hold = row.applying.hold().unwrap();
             assert_eq!((hold.state, row.seen), (HoldState::Retrying, Version(3)));
-            let said = hold.failure.clone().unwrap().to_string();
+            let said = hold.failure().unwrap().to_string();
             let says = match wrong {
                 Wrong::Panics => "the handler said no",
                 Wrong::Hangs => "longer than 30000 ms",

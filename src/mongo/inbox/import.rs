@@ -74,7 +74,7 @@ impl Kind {
 pub fn row(generation: Generation, row: &Row) -> Result<RawDocumentBuf, InboxError> {
     let written_by =
         row.written_by.ok_or_else(|| InboxError::Damaged(format!("nobody wrote the row of {}", row.order)));
-    encode(&StoredRow::of(generation, row, written_by?))
+    encode(&StoredRow::of(generation, row, written_by?)?)
 }
 
 /// A document as it is stored.

@@ -3,7 +3,7 @@
 use actors::clock::Timestamp;
 use actors::event::EventId;
 use actors::inbox::{
-    Failure, Generation, Hold, HoldState, InboxError, Lane, Row, Totals, Transaction, TransactionId, Work,
+    Attempt, Failure, Generation, Hold, HoldState, InboxError, Lane, LaneCounts, Row, Transaction, TransactionId, Work,
 };
 use actors::order::{OrderId, Version};
 use mongodb::bson::{self, DateTime, Document, RawDocumentBuf, doc};
@@ -30,11 +30,17 @@ pub(super) struct StoredRow {
     written_by: bson::Uuid,
 }
 
+/// Why a lane is not ready: what rows are looked up by, and all of it as JSON.
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredHold {
     state: HoldState,
     attempts: u32,
     next_attempt_at: Option<DateTime>,
+    /// Absent where an earlier docket has written the row.
+    #[serde(default)]
+    hold: Option<String>,
+    /// What an earlier docket kept of it beside `state`, `attempts` and `next_attempt_at`.
+    #[serde(default, skip_serializing)]
     failure: Option<Failure>,
 }
 
@@ -61,7 +67,7 @@ struct Fence {
 pub(super) fn statements(transaction: &Transaction) -> Result<(Vec<RawDocumentBuf>, Vec<RawDocumentBuf>), InboxError> {
     let (mut new, mut replaced) = (Vec::new(), Vec::new());
     for write in &transaction.rows {
-        let row = StoredRow::of(transaction.generation, &write.row, transaction.id);
+        let row = StoredRow::of(transaction.generation, &write.row, transaction.id)?;
         match write.was_written_by {
             None => new.push(encode(&row)?),
             Some(before) => {
@@ -74,8 +80,8 @@ pub(super) fn statements(transaction: &Transaction) -> Result<(Vec<RawDocumentBu
 }
 
 impl StoredRow {
-    pub(super) fn of(generation: Generation, row: &Row, written_by: TransactionId) -> Self {
-        Self {
+    pub(super) fn of(generation: Generation, row: &Row, written_by: TransactionId) -> Result<Self, InboxError> {
+        Ok(Self {
             _id: id(generation, row.order),
             generation: generation.0,
             applied: row.applied.0,
@@ -83,13 +89,14 @@ impl StoredRow {
             seen: row.seen.0,
             performed: row.performed.0,
             effects_waiting: row.effects_waiting,
-            applying: StoredHold::of(&row.applying),
-            performing: StoredHold::of(&row.performing),
+            applying: StoredHold::of(&row.applying)?,
+            performing: StoredHold::of(&row.performing)?,
             written_by: stored_uuid(written_by.0),
-        }
+        })
     }
 
     pub(super) fn read(self) -> Result<Row, InboxError> {
+        let written_by = TransactionId(uuid(self.written_by));
         Ok(Row {
             order: order_of(&self._id)?,
             applied: Version(self.applied),
@@ -97,32 +104,48 @@ impl StoredRow {
             seen: Version(self.seen),
             performed: Version(self.performed),
             effects_waiting: self.effects_waiting,
-            applying: lane(self.applying),
-            performing: lane(self.performing),
-            written_by: Some(TransactionId(uuid(self.written_by))),
+            applying: lane(self.applying, written_by)?,
+            performing: lane(self.performing, written_by)?,
+            written_by: Some(written_by),
         })
     }
 }
 
 impl StoredHold {
-    fn of(lane: &Lane) -> Option<Self> {
-        lane.hold().map(|hold| Self {
+    fn of(lane: &Lane) -> Result<Option<Self>, InboxError> {
+        let Some(hold) = lane.hold() else { return Ok(None) };
+        let encoded = serde_json::to_string(hold)
+            .map_err(|error| InboxError::Damaged(format!("a lane cannot be written: {error}")))?;
+        Ok(Some(Self {
             state: hold.state,
             attempts: hold.attempts,
             next_attempt_at: hold.next_attempt_at.map(stored_time),
-            failure: hold.failure.clone(),
-        })
+            hold: Some(encoded),
+            failure: None,
+        }))
+    }
+
+    /// As an earlier docket has left it: since when it is held and when it failed was not kept, but not later than the
+    /// row was written.
+    fn read_earlier(self, written_by: TransactionId) -> Hold {
+        let written_at = written_by.made_at();
+        let mut hold = Hold::new(self.state, written_at, self.next_attempt_at.map(time));
+        hold.attempts = self.attempts;
+        if let Some(failure) = self.failure {
+            hold.keep(Attempt { at: written_at, failure });
+        }
+        hold
     }
 }
 
-fn lane(hold: Option<StoredHold>) -> Lane {
-    let Some(hold) = hold else { return Lane::Ready };
-    Lane::Held(Box::new(Hold {
-        state: hold.state,
-        attempts: hold.attempts,
-        next_attempt_at: hold.next_attempt_at.map(time),
-        failure: hold.failure,
-    }))
+fn lane(stored: Option<StoredHold>, written_by: TransactionId) -> Result<Lane, InboxError> {
+    let Some(stored) = stored else { return Ok(Lane::Ready) };
+    let hold = match &stored.hold {
+        None => stored.read_earlier(written_by),
+        Some(hold) => serde_json::from_str(hold)
+            .map_err(|error| InboxError::Damaged(format!("why a lane is held cannot be read: {error}")))?,
+    };
+    Ok(Lane::Held(Box::new(hold)))
 }
 
 /// A row's lane for that work.
@@ -161,6 +184,20 @@ pub(super) fn held(generation: Generation, work: Work) -> Document {
     doc! { "generation": i64::from(generation.0), format!("{}.state", lane_name(work)): { "$exists": true } }
 }
 
+/// The rows behind that of `after` whose lane is held.
+pub(super) fn held_after(generation: Generation, work: Work, after: Option<OrderId>) -> Document {
+    let mut filter = held(generation, work);
+    // No row's id is shorter than this.
+    let after = after.map_or_else(|| format!("{}/", generation.0), |order| id(generation, order));
+    filter.insert("_id", doc! { "$gt": after });
+    filter
+}
+
+/// In the order of their orders: an id is that of its order behind what all have.
+pub(super) fn by_id() -> Document {
+    doc! { "_id": 1 }
+}
+
 /// Of the rows of these orders those whose lane for performing is held.
 pub(super) fn performing_held(generation: Generation, orders: &[OrderId]) -> Document {
     let mut filter = of_orders(generation, orders);
@@ -174,16 +211,24 @@ pub(super) fn order_of(id: &str) -> Result<OrderId, InboxError> {
     order.ok_or_else(|| InboxError::Damaged(format!("the row {id} is of no order")))
 }
 
-/// Adds up the rows whose lane is held. Only they are behind.
-pub(super) fn totals(generation: Generation) -> [Document; 2] {
+/// Counts the rows whose lane is held by its state, and what they are behind. Others are not behind.
+pub(super) fn count_held(generation: Generation, work: Work) -> [Document; 2] {
     let behind = doc! { "$max": [0, { "$subtract": ["$seen", "$applied"] }] };
-    let group = doc! { "_id": null, "behind": { "$sum": behind }, "lanes_held": { "$sum": 1 } };
-    [doc! { "$match": held(generation, Work::Applying) }, doc! { "$group": group }]
+    let state = format!("${}.state", lane_name(work));
+    let group = doc! { "_id": state, "lanes": { "$sum": 1 }, "behind": { "$sum": behind } };
+    [doc! { "$match": held(generation, work) }, doc! { "$group": group }]
 }
 
-/// What [`totals`] gives.
-pub(super) fn read_totals(sums: &Document) -> Totals {
-    Totals { behind: counted(sums, "behind"), lanes_held: counted(sums, "lanes_held"), effects_waiting: 0 }
+/// What [`count_held`] gives: the lanes, and how many events they are behind.
+pub(super) fn read_counts(groups: &[Document]) -> Result<(LaneCounts, u64), InboxError> {
+    let (mut lanes, mut behind) = (LaneCounts::default(), 0);
+    for group in groups {
+        let state = group.get_str("_id").ok().and_then(HoldState::from_name);
+        let state = state.ok_or_else(|| InboxError::Damaged(format!("lanes are in an unknown state: {group}")))?;
+        *lanes.of_mut(state) += counted(group, "lanes");
+        behind += counted(group, "behind");
+    }
+    Ok((lanes, behind))
 }
 
 /// A sum, of which the server chooses the type; 0 when there was nothing to add up.

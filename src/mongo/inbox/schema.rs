@@ -23,6 +23,8 @@ pub(super) const INBOX: &str = "inbox";
 pub(super) const DOCUMENTS: &str = "documents";
 /// `_id` is order and effect; those without an outcome have `waiting`.
 pub(super) const EFFECTS: &str = "effects";
+/// What operators decided: `_id` is order, transaction and place in it; `body` the rest as JSON.
+pub(super) const DISCARDS: &str = "discards";
 
 /// What the one document of [`SUBSCRIBER`] says beside the lease.
 #[derive(Debug, Deserialize)]
@@ -36,6 +38,12 @@ pub(super) struct Subscriber {
     pub(super) position: Option<String>,
     pub(super) scanning: bool,
     pub(super) scan_after: Option<String>,
+    /// Absent before the first transaction of an operator.
+    #[serde(default)]
+    pub(super) revision: i64,
+    /// Whether the term before was not given up ([`Lease::acquire`](crate::mongo::lease::Lease::acquire)).
+    #[serde(default)]
+    pub(super) unclean: bool,
 }
 
 /// Makes what is missing, and checks whose the database is.
@@ -50,13 +58,15 @@ pub(super) async fn prepare(server: &Server, database: &Database, name: &str) ->
         return Err(InboxError::Damaged(format!("it belongs to the subscriber {owner}, not to {name}")));
     }
     // Whatever a transaction writes to is there: none has to make a collection.
-    let made = server.answer(async {
-        match database.create_collection(DOCUMENTS).await {
-            Err(error) if error::code(&error) == Some(NAMESPACE_EXISTS) => Ok(()),
-            made => made,
-        }
-    });
-    made.await.map_err(write_error)?;
+    for collection in [DOCUMENTS, DISCARDS] {
+        let made = server.answer(async {
+            match database.create_collection(collection).await {
+                Err(error) if error::code(&error) == Some(NAMESPACE_EXISTS) => Ok(()),
+                made => made,
+            }
+        });
+        made.await.map_err(write_error)?;
+    }
     for (collection, indexes) in [(INBOX, inbox_indexes()), (EFFECTS, vec![waiting_index()])] {
         let collection = database.collection::<Document>(collection);
         server.answer(collection.create_indexes(indexes)).await.map_err(write_error)?;
@@ -102,18 +112,20 @@ fn new(name: &str) -> Document {
         "position": null,
         "scanning": false,
         "scan_after": null,
+        "revision": 0_i64,
     }
 }
 
-/// For the lanes that are not ready, which are few: found by the time of their next attempt, and counted. A row whose
-/// lane is ready is in neither.
+/// For the lanes that are not ready, which are few: found by the time of their next attempt, and in the order of their
+/// ids. A row whose lane is ready is in none.
 fn inbox_indexes() -> Vec<IndexModel> {
-    ["applying", "performing"]
-        .map(|lane| {
-            let keys = doc! { "generation": 1, format!("{lane}.next_attempt_at"): 1 };
-            index(&format!("{lane}_held"), keys, doc! { format!("{lane}.state"): { "$exists": true } })
-        })
-        .into()
+    let of_lane = |lane: &str| {
+        let held = doc! { format!("{lane}.state"): { "$exists": true } };
+        let by_time = doc! { "generation": 1, format!("{lane}.next_attempt_at"): 1 };
+        let by_id = doc! { "generation": 1, "_id": 1 };
+        [index(&format!("{lane}_held"), by_time, held.clone()), index(&format!("{lane}_by_id"), by_id, held)]
+    };
+    ["applying", "performing"].into_iter().flat_map(of_lane).collect()
 }
 
 /// For the effects that have no outcome yet: found by order, and counted.
@@ -163,6 +175,7 @@ mod tests {
                 queries.push((INBOX, held, rows::by_next_attempt(work)));
             }
             queries.push((INBOX, rows::held(Generation(0), work), doc! {}));
+            queries.push((INBOX, rows::held_after(Generation(0), work, Some(order)), rows::by_id()));
         }
         for (collection, filter, sort) in queries {
             let find = doc! { "find": collection, "filter": filter.clone(), "sort": sort };

@@ -1,12 +1,12 @@
 //! A transaction as commands, in the order in which they are sent. They are made once and sent again as they are.
 
-use actors::inbox::{InboxError, Transaction};
+use actors::inbox::{InboxError, Progress, Transaction};
 use mongodb::bson::raw::{CStr, cstr};
 use mongodb::bson::{self, Document, RawArrayBuf, RawDocumentBuf, doc};
 use serde::Serialize;
 
-use super::schema::{DOCUMENTS, EFFECTS, INBOX, SUBSCRIBER};
-use super::{documents, effects, rows, stored_term};
+use super::schema::{DISCARDS, DOCUMENTS, EFFECTS, INBOX, ONLY, SUBSCRIBER};
+use super::{discards, documents, effects, rows, stored_term};
 use crate::mongo::error::{DUPLICATE_KEY, OUT_OF_DISK_SPACE};
 use crate::mongo::lease::Lease;
 
@@ -67,23 +67,38 @@ pub(super) fn commands(lease: &Lease, transaction: &Transaction) -> Result<Vec<C
     let (new, outcomes) = effects::statements(transaction)?;
     add(Kind::Insert, EFFECTS, Expects::New, new);
     add(Kind::Update, EFFECTS, Expects::Nothing, outcomes);
+    add(Kind::Insert, DISCARDS, Expects::New, discards::statements(transaction)?);
     Ok(commands)
 }
 
 fn subscriber(lease: &Lease, transaction: &Transaction) -> Result<Command, InboxError> {
-    let mut present = lease.held_in(stored_term(transaction.term)?);
+    let (mut present, mut fields) = match transaction.term {
+        Some(term) => (lease.held_in(stored_term(term)?), lease.kept()),
+        // Whoever has the lease keeps it, or not.
+        None => (doc! { "_id": ONLY }, counted_on()),
+    };
     present.insert("generation", i64::from(transaction.generation.0));
-    let mut fields = lease.kept();
     if let Some(progress) = &transaction.progress {
-        let position = serde_json::to_string(&progress.position)
-            .map_err(|error| InboxError::Damaged(format!("the position cannot be written: {error}")))?;
-        let after = progress.catching_up.and_then(|catching_up| catching_up.after).map(|key| key.to_string());
-        fields.insert("position", doc! { "$literal": position });
-        fields.insert("scanning", doc! { "$literal": progress.catching_up.is_some() });
-        fields.insert("scan_after", doc! { "$literal": after });
+        fields.extend(position(progress)?);
     }
     let statement = encode(&doc! { "q": present, "u": [{ "$set": fields }] })?;
     Ok(command(Kind::Update, SUBSCRIBER, Expects::Present, vec![statement]))
+}
+
+/// One more transaction of operators. Those before the first one were not counted.
+fn counted_on() -> Document {
+    doc! { "revision": { "$add": [{ "$ifNull": ["$revision", 0_i64] }, 1_i64] } }
+}
+
+fn position(progress: &Progress) -> Result<Document, InboxError> {
+    let position = serde_json::to_string(&progress.position)
+        .map_err(|error| InboxError::Damaged(format!("the position cannot be written: {error}")))?;
+    let after = progress.catching_up.and_then(|catching_up| catching_up.after).map(|key| key.to_string());
+    Ok(doc! {
+        "position": { "$literal": position },
+        "scanning": { "$literal": progress.catching_up.is_some() },
+        "scan_after": { "$literal": after },
+    })
 }
 
 #[derive(Clone, Copy)]

@@ -4,17 +4,19 @@
 use std::io;
 use std::path::Path;
 
-use actors::inbox::{Body, DocumentKey, Generation, InboxError, RecordedEffect, Row, Term};
+use actors::inbox::{Body, Discard, DocumentKey, Generation, InboxError, RecordedEffect, Row, Term, TransactionId};
 use actors::order::{OrderId, Version};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use super::{SqliteInbox, rows};
+use super::{SqliteInbox, discards, rows};
 use crate::sqlite::directory::DataDirectory;
 use crate::sqlite::open_reader;
 
 /// Most rows, documents or effects of a page.
 const PAGE_MAX: usize = 1_000;
+/// Most discards of a page: one may have ten texts of thousands of characters.
+const DISCARDS_PAGE_MAX: usize = 100;
 /// Most bytes of the bodies in a page; one alone may be larger.
 const PAGE_BYTES_MAX: usize = 4 << 20;
 
@@ -30,6 +32,8 @@ pub struct Standing {
     pub generation: Generation,
     /// Whether the subscriber is to rest.
     pub paused: bool,
+    /// Whether the last term did not end in order.
+    pub unclean: bool,
 }
 
 /// Where an effect stands among all.
@@ -41,6 +45,17 @@ pub struct EffectPlace {
     pub version: Version,
     /// Its place among the effects of that event.
     pub index: u32,
+}
+
+/// Where a discard stands among all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiscardPlace {
+    /// Of which order.
+    pub order: OrderId,
+    /// The transaction that stored it.
+    pub written_by: TransactionId,
+    /// Its place among the discards of that transaction.
+    pub place: u32,
 }
 
 impl EffectPlace {
@@ -82,12 +97,10 @@ impl SqliteInbox {
     /// When the file cannot be read.
     pub async fn standing(&self) -> Result<Standing, InboxError> {
         self.read(|connection| {
-            connection.query_row("SELECT term, generation, paused FROM subscriber", [], |row| {
-                Ok(Standing {
-                    term: Term(rows::counted(row, 0)?),
-                    generation: Generation(row.get(1)?),
-                    paused: row.get(2)?,
-                })
+            connection.query_row("SELECT term, generation, paused, clean FROM subscriber", [], |row| {
+                let (term, clean) = (Term(rows::counted(row, 0)?), row.get::<_, bool>(3)?);
+                let unclean = super::is_unclean(term, clean);
+                Ok(Standing { term, generation: Generation(row.get(1)?), paused: row.get(2)?, unclean })
             })
         })
         .await
@@ -121,7 +134,18 @@ impl SqliteInbox {
         self.read(move |connection| rows::effects_page(connection, after, PAGE_MAX, PAGE_BYTES_MAX)).await
     }
 
-    /// How many rows, documents and effects there are together.
+    /// A page of the discards behind that place, oldest first for each order; empty at the end.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or one of them cannot.
+    pub async fn discards_after(
+        &self,
+        after: Option<DiscardPlace>,
+    ) -> Result<Vec<(DiscardPlace, Discard)>, InboxError> {
+        self.read(move |connection| discards::page(connection, after, DISCARDS_PAGE_MAX)).await
+    }
+
+    /// How many rows, documents, effects and discards there are together.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -129,7 +153,8 @@ impl SqliteInbox {
         self.read(move |connection| {
             connection.query_row(
                 "SELECT (SELECT COUNT(*) FROM inbox WHERE generation = ?1)
-                 + (SELECT COUNT(*) FROM documents WHERE generation = ?1) + (SELECT COUNT(*) FROM effects)",
+                 + (SELECT COUNT(*) FROM documents WHERE generation = ?1) + (SELECT COUNT(*) FROM effects)
+                 + (SELECT COUNT(*) FROM discards)",
                 [generation.0],
                 |row| rows::counted(row, 0),
             )

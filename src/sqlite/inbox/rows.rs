@@ -3,8 +3,8 @@
 use actors::clock::Timestamp;
 use actors::event::EventId;
 use actors::inbox::{
-    Body, EffectId, Failure, FailureKind, Generation, Hold, HoldState, Lane, NewEffect, Outcome, OutcomeKind,
-    RecordedEffect, Row, RowWrite, Totals, Transaction, TransactionId, Which, Work,
+    Body, EffectId, Generation, Hold, HoldState, Lane, LaneCounts, NewEffect, Outcome, OutcomeKind, RecordedEffect,
+    Row, RowWrite, Totals, Transaction, TransactionId, Which, Work,
 };
 use actors::order::{OrderId, Version};
 use rusqlite::types::Type;
@@ -17,33 +17,49 @@ use super::export::EffectPlace;
 macro_rules! columns {
     () => {
         "order_id, applied, applied_event, seen, performed, effects_waiting,
-         hold_state, hold_attempts, hold_next_attempt_at, hold_failure_kind, hold_failure,
-         performing_state, performing_attempts, performing_next_attempt_at, performing_failure_kind,
-         performing_failure, written_by"
+         applying_state, applying_next_attempt_at, applying,
+         performing_state, performing_next_attempt_at, performing, written_by"
     };
 }
 
 const SELECT_ONE: &str = concat!("SELECT ", columns!(), " FROM inbox WHERE generation = ?1 AND order_id = ?2");
 const SELECT_PAGE: &str =
     concat!("SELECT ", columns!(), " FROM inbox WHERE generation = ?1 AND order_id > ?2 ORDER BY order_id LIMIT ?3");
+const SELECT_HELD: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM inbox INDEXED BY inbox_applying_held
+      WHERE generation = ?1 AND applying_state IS NOT NULL AND order_id > ?2 ORDER BY order_id LIMIT ?3"
+);
+const SELECT_HELD_PERFORMING: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM inbox INDEXED BY inbox_performing_held
+      WHERE generation = ?1 AND performing_state IS NOT NULL AND order_id > ?2 ORDER BY order_id LIMIT ?3"
+);
 const SELECT_DUE: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM inbox INDEXED BY inbox_held
-      WHERE generation = ?1 AND hold_state IS NOT NULL AND hold_next_attempt_at <= ?2
-      ORDER BY hold_next_attempt_at LIMIT ?3"
+    " FROM inbox INDEXED BY inbox_applying_due
+      WHERE generation = ?1 AND applying_next_attempt_at <= ?2 ORDER BY applying_next_attempt_at LIMIT ?3"
 );
 const SELECT_DUE_PERFORMING: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM inbox INDEXED BY inbox_performing_held
-      WHERE generation = ?1 AND performing_state IS NOT NULL AND performing_next_attempt_at <= ?2
-      ORDER BY performing_next_attempt_at LIMIT ?3"
+    " FROM inbox INDEXED BY inbox_performing_due
+      WHERE generation = ?1 AND performing_next_attempt_at <= ?2 ORDER BY performing_next_attempt_at LIMIT ?3"
 );
-const NEXT_DUE: &str = "SELECT MIN(hold_next_attempt_at) FROM inbox INDEXED BY inbox_held
-    WHERE generation = ?1 AND hold_state IS NOT NULL AND hold_next_attempt_at > ?2";
-const NEXT_DUE_PERFORMING: &str = "SELECT MIN(performing_next_attempt_at) FROM inbox INDEXED BY inbox_performing_held
-    WHERE generation = ?1 AND performing_state IS NOT NULL AND performing_next_attempt_at > ?2";
+const NEXT_DUE: &str = "SELECT MIN(applying_next_attempt_at) FROM inbox INDEXED BY inbox_applying_due
+    WHERE generation = ?1 AND applying_next_attempt_at > ?2";
+const NEXT_DUE_PERFORMING: &str = "SELECT MIN(performing_next_attempt_at) FROM inbox INDEXED BY inbox_performing_due
+    WHERE generation = ?1 AND performing_next_attempt_at > ?2";
+/// Grouped by what few states there are: only these are sorted.
+const COUNT_HELD: &str = "SELECT applying_state, COUNT(*), SUM(MAX(seen - applied, 0))
+    FROM inbox INDEXED BY inbox_applying_held
+    WHERE generation = ?1 AND applying_state IS NOT NULL GROUP BY applying_state";
+const COUNT_HELD_PERFORMING: &str = "SELECT performing_state, COUNT(*), 0
+    FROM inbox INDEXED BY inbox_performing_held
+    WHERE generation = ?1 AND performing_state IS NOT NULL GROUP BY performing_state";
 const SELECT_WAITING: &str = "SELECT DISTINCT order_id FROM effects INDEXED BY effects_waiting
     WHERE outcome IS NULL AND order_id > ?1 AND NOT EXISTS (
       SELECT 1 FROM inbox WHERE inbox.order_id = effects.order_id AND performing_state IS NOT NULL
@@ -60,14 +76,13 @@ const SET_OUTCOME: &str = "UPDATE effects SET outcome = ?4, outcome_detail = ?5,
 const INSERT: &str = concat!(
     "INSERT INTO inbox (generation, ",
     columns!(),
-    ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
+    ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
       ON CONFLICT (generation, order_id) DO NOTHING"
 );
 const UPDATE: &str = "UPDATE inbox SET applied = ?3, applied_event = ?4, seen = ?5, performed = ?6,
-    effects_waiting = ?7, hold_state = ?8, hold_attempts = ?9, hold_next_attempt_at = ?10, hold_failure_kind = ?11,
-    hold_failure = ?12, performing_state = ?13, performing_attempts = ?14, performing_next_attempt_at = ?15,
-    performing_failure_kind = ?16, performing_failure = ?17, written_by = ?18
-    WHERE generation = ?1 AND order_id = ?2 AND written_by = ?19";
+    effects_waiting = ?7, applying_state = ?8, applying_next_attempt_at = ?9, applying = ?10, performing_state = ?11,
+    performing_next_attempt_at = ?12, performing = ?13, written_by = ?14
+    WHERE generation = ?1 AND order_id = ?2 AND written_by = ?15";
 
 pub(super) fn of_orders(
     connection: &Connection,
@@ -90,6 +105,22 @@ pub(super) fn page(
     limit: usize,
 ) -> rusqlite::Result<Vec<Row>> {
     let mut select = connection.prepare_cached(SELECT_PAGE)?;
+    select.query_map(params![generation.0, behind(after), count(limit)], row)?.collect()
+}
+
+/// The rows behind that of `after` whose lane is held, in the order of their orders.
+pub(super) fn held(
+    connection: &Connection,
+    generation: Generation,
+    work: Work,
+    after: Option<OrderId>,
+    limit: usize,
+) -> rusqlite::Result<Vec<Row>> {
+    let sql = match work {
+        Work::Applying => SELECT_HELD,
+        Work::Performing => SELECT_HELD_PERFORMING,
+    };
+    let mut select = connection.prepare_cached(sql)?;
     select.query_map(params![generation.0, behind(after), count(limit)], row)?.collect()
 }
 
@@ -124,18 +155,26 @@ pub(super) fn next_due(
 }
 
 pub(super) fn totals(connection: &Connection, generation: Generation) -> rusqlite::Result<Totals> {
-    let (behind, lanes_held) = connection.query_row(
-        "SELECT COALESCE(SUM(MAX(seen - applied, 0)), 0), COUNT(*) FROM inbox INDEXED BY inbox_held
-         WHERE generation = ?1 AND hold_state IS NOT NULL",
-        [generation.0],
-        |row| Ok((counted(row, 0)?, counted(row, 1)?)),
-    )?;
+    let (applying, behind) = count_held(connection, COUNT_HELD, generation)?;
+    let (performing, _) = count_held(connection, COUNT_HELD_PERFORMING, generation)?;
     let effects_waiting = connection.query_row(
         "SELECT COUNT(*) FROM effects INDEXED BY effects_waiting WHERE outcome IS NULL",
         [],
         |row| counted(row, 0),
     )?;
-    Ok(Totals { behind, lanes_held, effects_waiting })
+    Ok(Totals { behind, applying, performing, effects_waiting })
+}
+
+/// How many lanes are held, and how many events those are behind. Others are not behind.
+fn count_held(connection: &Connection, sql: &str, generation: Generation) -> rusqlite::Result<(LaneCounts, u64)> {
+    let (mut lanes, mut behind) = (LaneCounts::default(), 0);
+    let mut select = connection.prepare_cached(sql)?;
+    let mut groups = select.query([generation.0])?;
+    while let Some(group) = groups.next()? {
+        *lanes.of_mut(state(group, 0)?) += counted(group, 1)?;
+        behind += counted(group, 2)?;
+    }
+    Ok((lanes, behind))
 }
 
 /// Writes the rows; the orders whose row is another one than was read.
@@ -162,7 +201,7 @@ fn write_row(
 ) -> rusqlite::Result<usize> {
     let row = &write.row;
     let (order, applied_event) = (blob(row.order.as_uuid()), row.applied_event.map(|id| blob(id.0)));
-    let (applying, performing) = (HoldColumns::of(&row.applying), HoldColumns::of(&row.performing));
+    let (applying, performing) = (LaneColumns::of(&row.applying)?, LaneColumns::of(&row.performing)?);
     let (written_by, before) = (blob(transaction.id.0), before.map(|id| blob(id.0)));
     let mut values: Vec<&dyn ToSql> = vec![&transaction.generation.0, &order, &row.applied.0, &applied_event];
     values.extend::<[&dyn ToSql; 3]>([&row.seen.0, &row.performed.0, &row.effects_waiting]);
@@ -175,29 +214,26 @@ fn write_row(
     connection.prepare_cached(sql)?.execute(&values[..])
 }
 
-struct HoldColumns<'a> {
+/// All of them are null while the lane is ready.
+#[derive(Default)]
+struct LaneColumns {
     state: Option<&'static str>,
-    attempts: Option<u32>,
     next_attempt_at: Option<i64>,
-    failure_kind: Option<&'static str>,
-    failure: Option<&'a str>,
+    hold: Option<String>,
 }
 
-impl<'a> HoldColumns<'a> {
-    fn of(lane: &'a Lane) -> Self {
-        let hold = lane.hold();
-        let failure = hold.and_then(|hold| hold.failure.as_ref());
-        Self {
-            state: hold.map(|hold| hold.state.name()),
-            attempts: hold.map(|hold| hold.attempts),
-            next_attempt_at: hold.and_then(|hold| hold.next_attempt_at).map(Timestamp::as_millis),
-            failure_kind: failure.map(|failure| failure.kind.name()),
-            failure: failure.map(|failure| &*failure.text),
-        }
+impl LaneColumns {
+    fn of(lane: &Lane) -> rusqlite::Result<Self> {
+        let Some(hold) = lane.hold() else { return Ok(Self::default()) };
+        Ok(Self {
+            state: Some(hold.state.name()),
+            next_attempt_at: hold.next_attempt_at.map(Timestamp::as_millis),
+            hold: Some(json(hold)?),
+        })
     }
 
-    fn values(&self) -> [&dyn ToSql; 5] {
-        [&self.state, &self.attempts, &self.next_attempt_at, &self.failure_kind, &self.failure]
+    fn values(&self) -> [&dyn ToSql; 3] {
+        [&self.state, &self.next_attempt_at, &self.hold]
     }
 }
 
@@ -209,30 +245,23 @@ fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         seen: Version(row.get(3)?),
         performed: Version(row.get(4)?),
         effects_waiting: row.get(5)?,
-        applying: lane(row, 6)?,
+        applying: lane(row, 8)?,
         performing: lane(row, 11)?,
-        written_by: Some(TransactionId(Uuid::from_bytes(row.get(16)?))),
+        written_by: Some(TransactionId(Uuid::from_bytes(row.get(12)?))),
     })
 }
 
-fn lane(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Lane> {
-    let Some(state) = row.get::<_, Option<String>>(first)? else { return Ok(Lane::Ready) };
-    let state = HoldState::from_name(&state).ok_or_else(|| unreadable(first, format!("unknown state {state}")))?;
-    let kind: Option<String> = row.get(first + 3)?;
-    let failure = match kind {
-        None => None,
-        Some(kind) => {
-            let kind = FailureKind::from_name(&kind)
-                .ok_or_else(|| unreadable(first + 3, format!("unknown kind of failure {kind}")))?;
-            Some(Failure { kind, text: row.get::<_, String>(first + 4)?.into() })
-        }
+fn lane(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Lane> {
+    let Some(hold) = row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from)? else {
+        return Ok(Lane::Ready);
     };
-    Ok(Lane::Held(Box::new(Hold {
-        state,
-        attempts: row.get(first + 1)?,
-        next_attempt_at: row.get::<_, Option<i64>>(first + 2)?.map(Timestamp::from_millis),
-        failure,
-    })))
+    let hold: Hold = serde_json::from_str(hold).map_err(|error| unreadable(column, error))?;
+    Ok(Lane::Held(Box::new(hold)))
+}
+
+fn state(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<HoldState> {
+    let name: String = row.get(column)?;
+    HoldState::from_name(&name).ok_or_else(|| unreadable(column, format!("unknown state {name}")))
 }
 
 pub(super) fn waiting(connection: &Connection, after: Option<OrderId>, limit: usize) -> rusqlite::Result<Vec<OrderId>> {
@@ -241,7 +270,7 @@ pub(super) fn waiting(connection: &Connection, after: Option<OrderId>, limit: us
 }
 
 /// What every later order's id is greater than.
-fn behind(after: Option<OrderId>) -> Vec<u8> {
+pub(super) fn behind(after: Option<OrderId>) -> Vec<u8> {
     // No order's id is shorter than this.
     after.map(|order| blob(order.as_uuid()).to_vec()).unwrap_or_default()
 }
@@ -339,7 +368,7 @@ pub(super) fn write_effects(connection: &Connection, transaction: &Transaction) 
     Ok(())
 }
 
-fn order(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<OrderId> {
+pub(super) fn order(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<OrderId> {
     Ok(OrderId::from(Uuid::from_bytes(row.get(column)?)))
 }
 
@@ -349,11 +378,11 @@ pub(super) fn counted(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Resul
     u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
 }
 
-fn blob(uuid: Uuid) -> [u8; 16] {
+pub(super) fn blob(uuid: Uuid) -> [u8; 16] {
     uuid.into_bytes()
 }
 
-fn count(limit: usize) -> i64 {
+pub(super) fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
@@ -387,6 +416,8 @@ mod tests {
         for sql in [
             SELECT_ONE,
             SELECT_PAGE,
+            SELECT_HELD,
+            SELECT_HELD_PERFORMING,
             SELECT_DUE,
             SELECT_DUE_PERFORMING,
             NEXT_DUE,
@@ -394,6 +425,8 @@ mod tests {
             SELECT_WAITING,
             SELECT_EFFECTS,
             SELECT_EFFECTS_PAGE,
+            super::super::discards::SELECT,
+            super::super::discards::SELECT_PAGE,
             super::super::export::SELECT_DOCUMENTS_PAGE,
             UPDATE,
             SET_OUTCOME,

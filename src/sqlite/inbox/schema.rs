@@ -3,14 +3,13 @@
 use actors::inbox::InboxError;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::certainly;
+use super::{certainly, migration};
 
-/// The shape of these tables; a file of another shape is refused.
-const SCHEMA: i64 = 1;
+/// The shape of these tables; a file of an earlier one is brought up to date, of a later one refused.
+pub(super) const SCHEMA: i64 = 2;
 
-/// The columns `hold_…` say why the lane is not ready for handling events, `performing_…` the same for performing
-/// effects; all of them are null while it is.
-const TABLES: &str = "
+/// Whose the file is, its term, how far the log was followed. `clean` says that the last term has ended in order.
+const SUBSCRIBER: &str = "
 CREATE TABLE subscriber (
   only INTEGER PRIMARY KEY CHECK (only = 1),
   name TEXT NOT NULL,
@@ -19,8 +18,15 @@ CREATE TABLE subscriber (
   paused INTEGER NOT NULL,
   position TEXT,
   scanning INTEGER NOT NULL,
-  scan_after TEXT
+  scan_after TEXT,
+  clean INTEGER NOT NULL,
+  revision INTEGER NOT NULL
 ) STRICT;
+";
+
+/// `applying` says why the lane is not ready for handling events, `performing` the same for performing effects, as JSON;
+/// what rows are looked up by stands beside it once more. All of them are null while the lane is ready.
+pub(super) const INBOX: &str = "
 CREATE TABLE inbox (
   generation INTEGER NOT NULL,
   order_id BLOB NOT NULL,
@@ -29,22 +35,39 @@ CREATE TABLE inbox (
   seen INTEGER NOT NULL,
   performed INTEGER NOT NULL,
   effects_waiting INTEGER NOT NULL,
-  hold_state TEXT,
-  hold_attempts INTEGER,
-  hold_next_attempt_at INTEGER,
-  hold_failure_kind TEXT,
-  hold_failure TEXT,
+  applying_state TEXT,
+  applying_next_attempt_at INTEGER,
+  applying TEXT,
   performing_state TEXT,
-  performing_attempts INTEGER,
   performing_next_attempt_at INTEGER,
-  performing_failure_kind TEXT,
-  performing_failure TEXT,
+  performing TEXT,
   written_by BLOB NOT NULL,
   PRIMARY KEY (generation, order_id)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX inbox_held ON inbox (generation, hold_next_attempt_at) WHERE hold_state IS NOT NULL;
-CREATE INDEX inbox_performing_held ON inbox (generation, performing_next_attempt_at)
-  WHERE performing_state IS NOT NULL;
+";
+
+/// For the lanes that are not ready, which are few.
+pub(super) const INBOX_INDEXES: &str = "
+CREATE INDEX inbox_applying_held ON inbox (generation, order_id) WHERE applying_state IS NOT NULL;
+CREATE INDEX inbox_applying_due ON inbox (generation, applying_next_attempt_at)
+  WHERE applying_next_attempt_at IS NOT NULL;
+CREATE INDEX inbox_performing_held ON inbox (generation, order_id) WHERE performing_state IS NOT NULL;
+CREATE INDEX inbox_performing_due ON inbox (generation, performing_next_attempt_at)
+  WHERE performing_next_attempt_at IS NOT NULL;
+";
+
+/// What operators decided, as JSON, under the transaction that stored it: ids of transactions begin with their time.
+pub(super) const DISCARDS: &str = "
+CREATE TABLE discards (
+  order_id BLOB NOT NULL,
+  written_by BLOB NOT NULL,
+  place INTEGER NOT NULL,
+  body TEXT NOT NULL,
+  PRIMARY KEY (order_id, written_by, place)
+) STRICT, WITHOUT ROWID;
+";
+
+const DOCUMENTS_AND_EFFECTS: &str = "
 CREATE TABLE documents (
   generation INTEGER NOT NULL,
   collection TEXT NOT NULL,
@@ -74,6 +97,7 @@ pub(super) fn prepare(connection: &Connection, name: &str) -> Result<(), InboxEr
     // The only connection: what it has written is copied to the file after about this many pages.
     connection.pragma_update(None, "wal_autocheckpoint", 1000).map_err(|error| certainly(&error))?;
     make(connection, name).map_err(|error| certainly(&error))?;
+    migration::bring_up_to_date(connection).map_err(|error| certainly(&error))?;
     let schema: i64 =
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|error| certainly(&error))?;
     if schema != SCHEMA {
@@ -96,8 +120,10 @@ fn make(connection: &Connection, name: &str) -> rusqlite::Result<()> {
         return Ok(());
     }
     let transaction = connection.unchecked_transaction()?;
-    transaction.execute_batch(TABLES)?;
-    transaction.execute("INSERT INTO subscriber VALUES (1, ?1, 0, 0, 0, NULL, 0, NULL)", [name])?;
+    for tables in [SUBSCRIBER, INBOX, INBOX_INDEXES, DISCARDS, DOCUMENTS_AND_EFFECTS] {
+        transaction.execute_batch(tables)?;
+    }
+    transaction.execute("INSERT INTO subscriber VALUES (1, ?1, 0, 0, 0, NULL, 0, NULL, 1, 0)", [name])?;
     transaction.pragma_update(None, "user_version", SCHEMA)?;
     transaction.commit()
 }

@@ -9,8 +9,9 @@ use actors::commit::{Commit, CommitId, CommitKey, Origin};
 use actors::event::EventId;
 use actors::event_store::{Appended, EventStore};
 use actors::inbox::{
-    Begun, Body, Committed, DocumentKey, DocumentWrite, EffectId, EffectOutcome, Failure, Hold, HoldState, Inbox, Lane,
-    NewEffect, Outcome, OutcomeKind, Progress, RecordedEffect, Row, RowWrite, Totals, Transaction, Which,
+    Attempt, Begun, Body, Committed, DocumentKey, DocumentWrite, EffectId, EffectOutcome, Failure, HeadOfLane, Hold,
+    HoldState, Inbox, Lane, NewEffect, Outcome, OutcomeKind, Progress, RecordedEffect, Row, RowWrite, Totals,
+    Transaction, Which,
 };
 use actors::log::{Log, LogId, Position};
 use actors::order::{OrderId, Version};
@@ -51,12 +52,13 @@ impl Seen {
 
     /// What a subscriber's inbox gives.
     pub(super) async fn add(&mut self, inbox: &dyn Inbox, begun: &Begun, stored: &Stored) {
-        self.paused.push(begun.paused);
+        self.paused.push(begun.present.paused);
         self.totals.push(begun.totals);
-        let mut rows = inbox.rows(begun.generation, stored.orders.clone()).await.expect("rows");
+        let mut rows = inbox.rows(begun.present.generation, stored.orders.clone()).await.expect("rows");
         rows.sort_by_key(|row| row.order);
         self.rows.push(rows);
-        self.documents.push(inbox.documents(begun.generation, stored.documents.clone()).await.expect("documents"));
+        self.documents
+            .push(inbox.documents(begun.present.generation, stored.documents.clone()).await.expect("documents"));
         // Read order by order, which takes long: of some, with all kinds among them.
         let some = stored.orders.iter().copied().step_by(7).collect();
         let mut effects = inbox.effects(some, Which::All, 1_000).await.expect("effects");
@@ -191,11 +193,11 @@ fn put(transaction: &mut Transaction, documents: &mut Vec<DocumentKey>, number: 
         order,
         applied: Version(2),
         applied_event: (!number.is_multiple_of(5)).then_some(event),
-        seen: Version(2 + u32::from(!number.is_multiple_of(6))),
+        seen: Version(2 + u32::from(!number.is_multiple_of(7))),
         performed: Version(1),
         effects_waiting: 1,
-        applying: lane(number % 6, number),
-        performing: lane(number / 6 % 6, number),
+        applying: lane(number % 7, number),
+        performing: lane(number / 7 % 7, number),
         written_by: Some(transaction.id),
     };
     transaction.rows.push(RowWrite { was_written_by: None, row });
@@ -216,7 +218,7 @@ fn put(transaction: &mut Transaction, documents: &mut Vec<DocumentKey>, number: 
 }
 
 fn effect(transaction: &mut Transaction, order: OrderId, id: EffectId, number: usize) {
-    let at = Timestamp::from_millis(1_795_000_000_000 + number as i64);
+    let at = at(number);
     transaction.effects.push(NewEffect {
         id,
         order,
@@ -234,14 +236,31 @@ fn effect(transaction: &mut Transaction, order: OrderId, id: EffectId, number: u
 }
 
 fn lane(which: usize, number: usize) -> Lane {
-    let states = [HoldState::Retrying, HoldState::Gap, HoldState::Dead, HoldState::Undecodable, HoldState::Conflicting];
-    let Some(state) = which.checked_sub(1).map(|which| states[which]) else { return Lane::Ready };
-    let failure = match number % 4 {
-        0 => None,
-        1 => Some(Failure::transient("it's \"so\"")),
-        2 => Some(Failure::permanent("\u{0}\n")),
-        _ => Some(Failure::dependency_down(String::new())),
-    };
-    let next_attempt_at = number.is_multiple_of(2).then(|| Timestamp::from_millis(1_795_000_000_000));
-    Lane::Held(Box::new(Hold { state, attempts: number as u32 % 9, next_attempt_at, failure }))
+    let Some(state) = which.checked_sub(1).map(|which| HoldState::ALL[which]) else { return Lane::Ready };
+    Lane::Held(Box::new(hold(state, number)))
+}
+
+fn hold(state: HoldState, number: usize) -> Hold {
+    let next_attempt_at = number.is_multiple_of(2).then(|| at(0));
+    let mut hold = Hold::new(state, at(number), next_attempt_at);
+    hold.attempts = number as u32 % 9;
+    hold.head = (!number.is_multiple_of(3)).then(|| HeadOfLane {
+        version: Version(3),
+        event: EventId::generate(),
+        event_type: "order.paid".to_owned(),
+        effect: number.is_multiple_of(5).then_some(1),
+    });
+    for tried in 0..number % 4 {
+        let failure = match tried {
+            0 => Failure::transient("it's \"so\""),
+            1 => Failure::permanent("\u{0}\n"),
+            _ => Failure { place: None, ..Failure::dependency_down(String::new()) },
+        };
+        hold.keep(Attempt { at: at(number + tried), failure });
+    }
+    hold
+}
+
+fn at(number: usize) -> Timestamp {
+    Timestamp::from_millis(1_795_000_000_000 + number as i64)
 }

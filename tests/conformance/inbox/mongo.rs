@@ -142,7 +142,7 @@ async fn of_a_transaction_and_a_later_term_one_is_first() {
         let takes_over = async {
             tokio::time::sleep(to_take_over).await;
             let begun = takes_over(&another).await;
-            another.rows(begun.generation, vec![order]).await.expect("rows")
+            another.rows(begun.present.generation, vec![order]).await.expect("rows")
         };
         let writes = async {
             tokio::time::sleep(to_write).await;
@@ -156,7 +156,7 @@ async fn of_a_transaction_and_a_later_term_one_is_first() {
         }
         let there = rows.iter().any(|row| row.written_by == Some(transaction.id));
         assert_eq!(there, committed == Committed::Written, "round {round}: {rows:?}");
-        let later = another.rows(begun.generation, vec![order]).await.expect("rows");
+        let later = another.rows(begun.present.generation, vec![order]).await.expect("rows");
         assert_eq!(later, rows, "nothing came after the term began");
     }
     assert!(written > 0 && superseded > 0, "{written} were written, {superseded} were not: both were to be seen");

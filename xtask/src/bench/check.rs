@@ -54,7 +54,7 @@ const SUBSCRIBER: Faults = &[
     (
         "behind or held",
         "SELECT count(*) FROM inbox WHERE seen <> applied OR effects_waiting <> 0
-         OR hold_state IS NOT NULL OR performing_state IS NOT NULL",
+         OR applying_state IS NOT NULL OR performing_state IS NOT NULL",
     ),
     ("with an effect that was not performed", "SELECT count(DISTINCT order_id) FROM effects WHERE outcome IS NULL"),
 ];

@@ -49,13 +49,12 @@ impl Engine {
         }
         Arc::new(Transaction {
             id,
-            term: self.begun.term,
-            generation: self.begun.generation,
             rows,
             documents,
             effects: std::mem::take(&mut settled.effects),
             outcomes: std::mem::take(&mut settled.outcomes),
             progress: self.progress_after(&settled.marks),
+            ..Transaction::empty(&self.begun)
         })
     }
 
@@ -212,8 +211,18 @@ impl Engine {
         let before = self.cycle.rows.get(&row.order).unwrap_or(&new);
         let totals = &mut self.totals;
         totals.behind = (totals.behind + row.behind()).saturating_sub(before.behind());
-        totals.lanes_held = (totals.lanes_held + u64::from(!row.applying.is_ready()))
-            .saturating_sub(u64::from(!before.applying.is_ready()));
+        for (lane, before, counts) in [
+            (&row.applying, &before.applying, &mut totals.applying),
+            (&row.performing, &before.performing, &mut totals.performing),
+        ] {
+            if let Some(hold) = lane.hold() {
+                *counts.of_mut(hold.state) += 1;
+            }
+            if let Some(hold) = before.hold() {
+                let count = counts.of_mut(hold.state);
+                *count = count.saturating_sub(1);
+            }
+        }
         totals.effects_waiting =
             (totals.effects_waiting + u64::from(row.effects_waiting)).saturating_sub(u64::from(before.effects_waiting));
         self.rows.put(row.clone());

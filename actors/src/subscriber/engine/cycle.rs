@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::event::{Envelope, EventId};
 use crate::history::Head;
 use crate::inbox::{
-    EffectId, EffectOutcome, Failure, FailureKind, Hold, HoldState, Lane, NewEffect, RecordedEffect, Row,
+    Attempt, EffectId, EffectOutcome, Failure, FailureKind, Hold, HoldState, Lane, NewEffect, RecordedEffect, Row,
 };
 use crate::order::{OrderId, Version};
 use crate::subscriber::settings::Backoff;
@@ -228,7 +228,7 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
         let row = self.row(lane.order);
         let brought_on = row.applied > before;
         if brought_on && !(lane.complete && row.applied == row.seen) {
-            hold_for_gap(row, now);
+            hold_for_gap(row, now, now);
         } else if row.applied == row.seen {
             row.applying = Lane::Ready;
         } else {
@@ -329,7 +329,7 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
         }
         if let Lane::Held(hold) = &mut row.applying {
             // What had failed is through.
-            **hold = Hold { state: HoldState::Gap, attempts: 0, next_attempt_at: hold.next_attempt_at, failure: None };
+            **hold = Hold::new(HoldState::Gap, hold.since, hold.next_attempt_at);
         }
         let effects = effects.into_iter().zip(0..).map(|(body, index)| NewEffect {
             id: EffectId { event: event.id, index },
@@ -357,10 +357,11 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
     }
 
     fn wait_behind(&mut self, event: &Envelope, until: Timestamp) {
+        let now = self.rules.now;
         let row = self.row(event.order);
         row.seen = row.seen.max(event.version);
         if row.applying.is_ready() {
-            hold_for_gap(row, until);
+            hold_for_gap(row, now, until);
         }
     }
 
@@ -370,7 +371,7 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
         let row = self.row(event.order);
         row.seen = row.seen.max(event.version);
         if row.applying.is_ready() {
-            hold_for_gap(row, now);
+            hold_for_gap(row, now, now);
         } else {
             let missing = format!("event {} is not in the log, though {} is", row.applied.next(), event.version);
             self.hold(event.order, HoldState::Gap, Failure::transient(missing));
@@ -385,13 +386,14 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
         if missed > 0 {
             row.seen = head.last;
             if row.applying.is_ready() {
-                hold_for_gap(row, now);
+                hold_for_gap(row, now, now);
             }
             self.settled.counts.missed += u64::from(missed);
         }
     }
 
     fn conflict(&mut self, event: &Envelope) {
+        let now = self.rules.now;
         let row = self.row(event.order);
         row.seen = row.seen.max(event.version);
         if row.applying.hold().is_some_and(|hold| hold.state == HoldState::Conflicting) {
@@ -399,12 +401,9 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
         }
         let applied = row.applied_event.map(|id| id.to_string()).unwrap_or_default();
         let text = format!("event {} is {} in the log, and {applied} was applied", event.version, event.id);
-        row.applying = Lane::Held(Box::new(Hold {
-            state: HoldState::Conflicting,
-            attempts: 0,
-            next_attempt_at: None,
-            failure: Some(Failure::permanent(text)),
-        }));
+        let mut hold = Hold::new(HoldState::Conflicting, now, None);
+        hold.keep(Attempt { at: now, failure: Failure::permanent(text) });
+        row.applying = Lane::Held(Box::new(hold));
         self.settled.counts.conflicts += 1;
     }
 
@@ -455,20 +454,23 @@ fn performed_up_to(row: &Row, effect: &NewEffect) -> Version {
     }
 }
 
-fn hold_for_gap(row: &mut Row, until: Timestamp) {
-    row.applying =
-        Lane::Held(Box::new(Hold { state: HoldState::Gap, attempts: 0, next_attempt_at: Some(until), failure: None }));
+fn hold_for_gap(row: &mut Row, now: Timestamp, until: Timestamp) {
+    let since = row.applying.hold().map_or(now, |hold| hold.since);
+    row.applying = Lane::Held(Box::new(Hold::new(HoldState::Gap, since, Some(until))));
 }
 
 /// The lane after another failure. While a dependency is down attempts are not counted: they say nothing about the
 /// event.
 fn held(before: &Lane, state: HoldState, failure: Failure, rules: &mut Rules<'_>) -> Lane {
-    let so_far = before.hold().map_or(0, |hold| hold.attempts);
+    let mut hold = before.hold().cloned().unwrap_or_else(|| Hold::new(state, rules.now, None));
+    let so_far = hold.attempts;
     let (attempts, next) = if failure.kind == FailureKind::DependencyDown {
         (so_far, rules.now)
     } else {
         let attempts = so_far.saturating_add(1);
         (attempts, rules.now.after(wait(rules.backoff, attempts, rules.rng)))
     };
-    Lane::Held(Box::new(Hold { state, attempts, next_attempt_at: Some(next), failure: Some(failure) }))
+    (hold.state, hold.attempts, hold.next_attempt_at) = (state, attempts, Some(next));
+    hold.keep(Attempt { at: rules.now, failure });
+    Lane::Held(Box::new(hold))
 }

@@ -59,7 +59,7 @@ mod tests {
     fn keeps_no_failures_and_nothing_older_in_their_place() {
         let mut rows = Rows::new(10);
         let order = OrderId::generate();
-        let hold = Hold { state: HoldState::Retrying, attempts: 1, next_attempt_at: None, failure: None };
+        let hold = Hold::new(HoldState::Retrying, crate::clock::Timestamp::from_millis(1), None);
         let held = || Lane::Held(Box::new(hold.clone()));
         for row in [Row { applying: held(), ..Row::new(order) }, Row { performing: held(), ..Row::new(order) }] {
             rows.put(Row::new(order));

@@ -344,7 +344,7 @@ fn a_failing_event_holds_its_order_and_nothing_else() {
     assert_eq!((row.applied, row.seen), (Version(1), Version(3)));
     let hold = row.applying.hold().expect("held").clone();
     assert_eq!((hold.state, hold.attempts, hold.next_attempt_at), (HoldState::Retrying, 1, Some(wake)));
-    assert_eq!(hold.failure, Some(Failure::transient("no")));
+    assert_eq!(hold.failure().map(|failure| &*failure.text), Some("no"));
     world.settle_all(&mut engine, Input::Tick);
     world.check();
     assert_eq!(engine.status("test").retries, 3);

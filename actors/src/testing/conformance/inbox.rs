@@ -14,9 +14,9 @@ use crate::clock::Timestamp;
 use crate::commit::Origin;
 use crate::event::EventId;
 use crate::inbox::{
-    Begun, CatchingUp, Committed, DocumentKey, DocumentWrite, EffectId, EffectOutcome, Failure, Hold, HoldState, Inbox,
-    InboxError, Lane, NewEffect, Outcome, OutcomeKind, Progress, Renewed, Row, RowWrite, Transaction, TransactionId,
-    Which, Work,
+    Attempt, Begun, CatchingUp, Committed, DocumentKey, DocumentWrite, EffectId, EffectOutcome, Failure, Hold,
+    HoldState, Inbox, InboxError, Lane, NewEffect, Outcome, OutcomeKind, Present, Progress, Renewed, Row, RowWrite,
+    Transaction, TransactionId, Which, Work,
 };
 use crate::log::{LogId, Position};
 use crate::order::{OrderId, Version};
@@ -84,22 +84,20 @@ async fn commit(inbox: &dyn Inbox, transaction: Transaction) -> (Arc<Transaction
 }
 
 async fn rows(inbox: &dyn Inbox, begun: &Begun, orders: &[OrderId]) -> Vec<Row> {
-    inbox.rows(begun.generation, orders.to_vec()).await.expect("rows")
+    inbox.rows(begun.present.generation, orders.to_vec()).await.expect("rows")
 }
 
 /// Rows, documents, effects and position are stored together and come back as they were.
 pub async fn a_transaction_comes_back_as_it_was(inbox: &dyn Inbox) {
     let begun = inbox.begin().await.expect("begun");
-    assert_eq!((begun.progress.clone(), begun.paused, begun.totals.behind), (None, false, 0));
+    assert_eq!((begun.progress.clone(), begun.present.paused, begun.totals.behind), (None, false, 0));
     let order = OrderId::generate();
     let mut transaction = applies(&begun, &[Row::new(order)]);
     transaction.rows[0].row.seen = Version(4);
-    transaction.rows[0].row.applying = Lane::Held(Box::new(Hold {
-        state: HoldState::Retrying,
-        attempts: 3,
-        next_attempt_at: Some(at(9)),
-        failure: Some(Failure::permanent("it's \"so\"")),
-    }));
+    let mut hold = Hold::new(HoldState::Retrying, at(7), Some(at(9)));
+    hold.attempts = 3;
+    hold.keep(Attempt { at: at(8), failure: Failure::permanent("it's \"so\"") });
+    transaction.rows[0].row.applying = Lane::Held(Box::new(hold));
     let position = Position { log: LogId(Uuid::from_u128(1)), token: "7".to_owned(), commit: None };
     let key_of_scan = format!("{order}:0000000001").parse().ok();
     transaction.progress = Some(Progress { position, catching_up: Some(CatchingUp { after: key_of_scan }) });
@@ -107,13 +105,13 @@ pub async fn a_transaction_comes_back_as_it_was(inbox: &dyn Inbox) {
     assert_eq!(committed, Committed::Written);
     assert_eq!(rows(inbox, &begun, &[OrderId::generate(), order]).await, [transaction.rows[0].row.clone()]);
     let keys = vec![key(OrderId::generate()), key(order)];
-    let documents = inbox.documents(begun.generation, keys).await.expect("documents");
+    let documents = inbox.documents(begun.present.generation, keys).await.expect("documents");
     assert_eq!(documents, [None, transaction.documents[0].body.clone()]);
     let effects = inbox.effects(vec![order], Which::All, 10).await.expect("effects");
     assert_eq!(effects.iter().map(|effect| &effect.effect).collect::<Vec<_>>(), [&transaction.effects[0]]);
     let again = inbox.begin().await.expect("begun");
     assert_eq!((&again.progress, again.totals.behind), (&transaction.progress, 3));
-    assert_eq!((again.totals.lanes_held, again.totals.effects_waiting), (1, 1));
+    assert_eq!((again.totals.applying.retrying, again.totals.effects_waiting), (1, 1));
 }
 
 /// One row that somebody else wrote, and nothing of the transaction is stored; the answer names the orders.
@@ -126,7 +124,7 @@ pub async fn a_row_that_changed_fences_the_whole_transaction(inbox: &dyn Inbox) 
     let (_, committed) = commit(inbox, applies(&begun, &[Row::new(b), Row::new(a)])).await;
     assert_eq!(committed, Committed::Fenced(vec![a]));
     assert_eq!(rows(inbox, &begun, &[a, b]).await, before);
-    assert_eq!(inbox.documents(begun.generation, vec![key(b)]).await.expect("documents"), [None]);
+    assert_eq!(inbox.documents(begun.present.generation, vec![key(b)]).await.expect("documents"), [None]);
     assert!(inbox.effects(vec![b], Which::All, 1).await.expect("effects").is_empty());
     let gone = Row { written_by: Some(TransactionId::generate()), ..Row::new(b) };
     let (_, committed) = commit(inbox, applies(&begun, &[gone])).await;
@@ -159,7 +157,7 @@ pub async fn due_lanes_come_oldest_first(inbox: &dyn Inbox) {
     let begun = inbox.begin().await.expect("begun");
     let held = |millis: Option<i64>| {
         let next_attempt_at = millis.map(at);
-        Lane::Held(Box::new(Hold { state: HoldState::Gap, attempts: 0, next_attempt_at, failure: None }))
+        Lane::Held(Box::new(Hold::new(HoldState::Gap, at(0), next_attempt_at)))
     };
     let mut transaction = Transaction::empty(&begun);
     let mut add = |applying: Lane, performing: Lane| {
@@ -175,14 +173,14 @@ pub async fn due_lanes_come_oldest_first(inbox: &dyn Inbox) {
     let performing = add(Lane::Ready, held(Some(20)));
     commit(inbox, transaction).await;
     let due = async |work, until, limit| {
-        let rows = inbox.due(begun.generation, work, at(until), limit).await.expect("rows");
+        let rows = inbox.due(begun.present.generation, work, at(until), limit).await.expect("rows");
         rows.into_iter().map(|row| row.order).collect::<Vec<_>>()
     };
     assert_eq!(due(Work::Applying, 29, 10).await, [early]);
     assert_eq!(due(Work::Applying, 30, 10).await, [early, late]);
     assert_eq!(due(Work::Applying, 30, 1).await, [early]);
     assert_eq!(due(Work::Performing, 30, 10).await, [performing]);
-    let next = async |work, after| inbox.next_due(begun.generation, work, at(after)).await.expect("a time");
+    let next = async |work, after| inbox.next_due(begun.present.generation, work, at(after)).await.expect("a time");
     assert_eq!(next(Work::Applying, 9).await, Some(at(10)));
     assert_eq!(next(Work::Applying, 10).await, Some(at(30)));
     assert_eq!(next(Work::Applying, 30).await, None);
@@ -204,7 +202,7 @@ pub async fn effects_wait_for_their_outcome(inbox: &dyn Inbox) {
     let outcome = Outcome { kind: OutcomeKind::Skipped, detail: "no address".to_owned() };
     let id = first.effects[0].id;
     transaction.outcomes.push(EffectOutcome { order: orders[0], id, outcome: outcome.clone(), at: at(5) });
-    let hold = Hold { state: HoldState::Retrying, attempts: 1, next_attempt_at: Some(at(9)), failure: None };
+    let hold = Hold::new(HoldState::Retrying, at(0), Some(at(9)));
     let row = Row { performing: Lane::Held(Box::new(hold)), written_by: Some(transaction.id), ..before[1].clone() };
     transaction.rows.push(RowWrite { was_written_by: before[1].written_by, row });
     commit(inbox, transaction).await;
@@ -224,7 +222,7 @@ pub async fn documents_are_replaced_and_deleted(inbox: &dyn Inbox) {
         let mut transaction = Transaction::empty(&begun);
         transaction.documents.push(DocumentWrite { key: key(order), body: body.map(Into::into) });
         commit(inbox, transaction).await;
-        let document = inbox.documents(begun.generation, vec![key(order)]).await.expect("documents").remove(0);
+        let document = inbox.documents(begun.present.generation, vec![key(order)]).await.expect("documents").remove(0);
         assert_eq!(document.as_deref(), body);
     }
 }
@@ -233,7 +231,7 @@ pub async fn documents_are_replaced_and_deleted(inbox: &dyn Inbox) {
 pub async fn rest_is_kept(inbox: &dyn Inbox) {
     for paused in [true, false] {
         inbox.set_paused(paused).await.expect("kept");
-        assert_eq!(inbox.begin().await.expect("begun").paused, paused);
+        assert_eq!(inbox.begin().await.expect("begun").present.paused, paused);
     }
 }
 
@@ -246,7 +244,7 @@ pub async fn everything_is_there_after_reopening(inbox: Arc<dyn Inbox>, reopen: 
     drop(inbox);
     let inbox = reopen().await;
     let again = inbox.begin().await.expect("begun");
-    assert!(again.term > begun.term && again.paused);
+    assert!(again.term > begun.term && again.present.paused);
     assert_eq!(rows(&*inbox, &again, &[order]).await, [transaction.rows[0].row.clone()]);
 }
 
@@ -305,7 +303,10 @@ pub async fn a_lease_lasts_while_it_is_renewed_or_written_under(inbox: &dyn Inbo
                 assert_eq!(committed, Committed::Written);
             } else {
                 let renewed = inbox.renew(begun.term).await.expect("renewed");
-                assert!(matches!(renewed, Renewed::Held { lease: Some(_), paused: false }), "{renewed:?}");
+                assert!(
+                    matches!(renewed, Renewed::Held { lease: Some(_), present: Present { paused: false, .. } }),
+                    "{renewed:?}"
+                );
             }
             assert!(is_held(&another.inbox.begin().await), "by writing: {by_writing}");
             tokio::time::sleep(another.lease / 10).await;
@@ -392,10 +393,10 @@ pub async fn whoever_is_at_work_learns_of_rest_from_any_process(inbox: &dyn Inbo
     for rest in [true, false, true] {
         another.inbox.set_paused(rest).await.expect("kept");
         let renewed = inbox.renew(begun.term).await.expect("renewed");
-        assert!(matches!(renewed, Renewed::Held { paused, .. } if paused == rest), "{renewed:?}");
+        assert!(matches!(renewed, Renewed::Held { present, .. } if present.paused == rest), "{renewed:?}");
     }
     inbox.release(begun.term).await.expect("given back");
-    assert!(another.inbox.begin().await.expect("it is free").paused);
+    assert!(another.inbox.begin().await.expect("it is free").present.paused);
 }
 
 /// What is recorded can be read through any process, whoever is at work.

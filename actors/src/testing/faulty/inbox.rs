@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use super::{Fate, Faulty, Write};
 use crate::clock::Timestamp;
 use crate::inbox::{
-    Begun, Body, Committed, DocumentKey, Generation, Inbox, InboxError, RecordedEffect, Renewed, Row, Term,
-    Transaction, Which, Work,
+    Begun, Body, Committed, Discard, DocumentKey, Generation, Inbox, InboxError, Present, RecordedEffect, Renewed, Row,
+    Term, Totals, Transaction, Which, Work,
 };
 use crate::order::OrderId;
 
@@ -105,6 +105,32 @@ impl<P: Inbox + ?Sized + 'static> Inbox for Faulty<P> {
     ) -> Result<Vec<RecordedEffect>, InboxError> {
         call(&self.fate).await?;
         self.inner.effects(orders, which, limit).await
+    }
+
+    async fn present(&self) -> Result<Present, InboxError> {
+        call(&self.fate).await?;
+        self.inner.present().await
+    }
+
+    async fn totals(&self, generation: Generation) -> Result<Totals, InboxError> {
+        call(&self.fate).await?;
+        self.inner.totals(generation).await
+    }
+
+    async fn held(
+        &self,
+        generation: Generation,
+        work: Work,
+        after: Option<OrderId>,
+        limit: usize,
+    ) -> Result<Vec<Row>, InboxError> {
+        call(&self.fate).await?;
+        self.inner.held(generation, work, after, limit).await
+    }
+
+    async fn discards(&self, order: OrderId) -> Result<Vec<Discard>, InboxError> {
+        call(&self.fate).await?;
+        self.inner.discards(order).await
     }
 
     async fn set_paused(&self, paused: bool) -> Result<(), InboxError> {

@@ -54,7 +54,7 @@ async fn kill_9_among_transactions_loses_nothing_and_repeats_nothing() {
 /// The rows of all of them, when the server is there.
 async fn inbox_rows(inbox: &MongoInbox, begun: &actors::inbox::Begun, orders: &[OrderId]) -> Vec<Row> {
     loop {
-        if let Ok(rows) = inbox.rows(begun.generation, orders.to_vec()).await {
+        if let Ok(rows) = inbox.rows(begun.present.generation, orders.to_vec()).await {
             assert_eq!(rows.len(), orders.len());
             return rows;
         }

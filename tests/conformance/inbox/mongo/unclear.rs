@@ -37,7 +37,7 @@ impl Behind {
     }
 
     async fn is_written_once(&self, order: OrderId, transaction: &Transaction) {
-        let rows = self.inbox.rows(self.begun.generation, vec![order]).await.expect("rows");
+        let rows = self.inbox.rows(self.begun.present.generation, vec![order]).await.expect("rows");
         assert_eq!(rows, [transaction.rows[0].row.clone()]);
         let effects = self.inbox.effects(vec![order], Which::All, 10).await.expect("effects");
         assert_eq!(effects.len(), 1);

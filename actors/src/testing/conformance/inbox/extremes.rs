@@ -27,10 +27,10 @@ pub async fn documents_of_any_size_under_any_id(inbox: &dyn Inbox) {
     assert_eq!(committed, Committed::Written);
     let keys: Vec<_> = transaction.documents.iter().map(|write| write.key.clone()).collect();
     let bodies: Vec<Option<Body>> = transaction.documents.iter().map(|write| write.body.clone()).collect();
-    let read = inbox.documents(begun.generation, keys.clone()).await.expect("documents");
+    let read = inbox.documents(begun.present.generation, keys.clone()).await.expect("documents");
     assert!(read == bodies, "they come back as they were, in the order of their keys");
     let elsewhere = keys.into_iter().map(|key| DocumentKey { collection: "elsewhere".into(), ..key }).collect();
-    let read = inbox.documents(begun.generation, elsewhere).await.expect("documents");
+    let read = inbox.documents(begun.present.generation, elsewhere).await.expect("documents");
     assert!(read.iter().all(Option::is_none), "a collection has its own ids");
 }
 
