@@ -14,6 +14,7 @@ mod feed;
 mod handle;
 mod intake;
 mod leaving;
+mod present;
 mod said;
 mod term;
 
@@ -42,6 +43,7 @@ use feed::Feed;
 pub use handle::SubscriberHandle;
 use intake::Queue;
 pub(crate) use intake::{Activity, Deliver, Intake, Observed};
+use present::Look;
 use said::Said;
 
 /// Longest wait before the subscriber's store or the log is asked again after it did not answer.
@@ -100,8 +102,7 @@ pub struct SubscriberActor {
     under_way: HashMap<u64, SpawnHandle>,
     numbered: u64,
     wake: Option<u64>,
-    /// The last word to rest or to go on since the store was asked: its answer may be older.
-    told_to_rest: Option<bool>,
+    look: Look,
     /// The store was asked for a term and has not answered.
     asking: bool,
     leaving: bool,
@@ -212,7 +213,7 @@ impl SubscriberActor {
             under_way: HashMap::new(),
             numbered: 0,
             wake: None,
-            told_to_rest: None,
+            look: Look::default(),
             asking: false,
             leaving: false,
             left: false,

@@ -39,8 +39,8 @@ use crate::event::Envelope;
 use crate::event_store::StoreError;
 use crate::history::Head;
 use crate::inbox::{
-    Begun, Body, Committed, DocumentWrite, Failure, InboxError, Outcome, Progress, RecordedEffect, Row, Totals,
-    Transaction, Work,
+    Begun, Body, Committed, DocumentWrite, Failure, InboxError, Outcome, Present, Progress, RecordedEffect, Row,
+    Totals, Transaction, Work,
 };
 use crate::log::Position;
 use crate::order::{OrderId, Version};
@@ -90,10 +90,10 @@ pub enum Input {
     EffectsLoaded(Result<Vec<RecordedEffect>, InboxError>),
     /// The answer to [`Action::Perform`].
     Performed(Performed),
-    /// Somebody told the subscriber to rest, or to go on.
-    Pause(bool),
-    /// The store holds the term on: it answers. What it says of rest, unless that is older than the last word.
-    Renewed(Option<bool>),
+    /// What holds in the store now: whether to rest, and whether operators have changed rows.
+    Present(Present),
+    /// The store holds the term on: it answers.
+    Renewed,
     /// The process ends: what is under way is finished, and nothing else begun.
     Leave,
     /// Time has passed.
@@ -234,6 +234,8 @@ pub struct Engine {
     dependency: Gate,
     performing: Gate,
     paused: bool,
+    /// [`Present::revision`], as it was seen last.
+    revision: u64,
     leaving: bool,
     progress: Option<Progress>,
     totals: Totals,
@@ -266,6 +268,7 @@ impl Engine {
             dependency: Gate::default(),
             performing: Gate::default(),
             paused: begun.present.paused,
+            revision: begun.present.revision,
             leaving: false,
             progress: begun.progress.clone(),
             totals: begun.totals,
@@ -404,11 +407,8 @@ impl Engine {
                 self.effects.performed();
                 self.outcomes.push(performed);
             }
-            Input::Pause(paused) => self.paused = paused,
-            Input::Renewed(paused) => {
-                self.store_answers();
-                self.paused = paused.unwrap_or(self.paused);
-            }
+            Input::Present(present) => self.present(present, now),
+            Input::Renewed => self.store_answers(),
             Input::Leave => self.leaving = true,
             Input::Tick => {}
         }
@@ -418,6 +418,15 @@ impl Engine {
         let newest = events.iter().map(|event| event.recorded_at).max();
         self.completeness.received(events.len(), newest, now);
         self.queue.push_received(events, receipt);
+    }
+
+    /// What operators changed may be due.
+    fn present(&mut self, present: Present, now: Timestamp) {
+        self.paused = present.paused;
+        if std::mem::replace(&mut self.revision, present.revision) != present.revision {
+            self.due_applying.add(now);
+            self.due_performing.add(now);
+        }
     }
 
     /// Heads that are held back no longer go behind what came before them.

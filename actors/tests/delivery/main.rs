@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod broker;
+mod ending;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};

@@ -6,6 +6,7 @@
 
 mod broker;
 mod orders;
+mod present;
 mod process;
 mod subscriber;
 mod turmoil;

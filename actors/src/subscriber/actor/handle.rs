@@ -1,19 +1,24 @@
 //! A subscriber as everybody else sees it: its figures, what it knows of an order, and the word to rest.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix::{Addr, Handler, Message};
+use actix::Addr;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
+use super::present::Changed;
 use super::{Activity, Intake, SubscriberActor};
 use crate::inbox::{Inbox, InboxError, RecordedEffect, Which};
 use crate::log::Position;
 use crate::order::OrderId;
-use crate::subscriber::engine::{Input, Receipt};
-use crate::subscriber::status::SubscriberStatus;
+use crate::subscriber::engine::Receipt;
+use crate::subscriber::status::{SubscriberState, SubscriberStatus};
 
 /// Effects of an order that are shown.
 const EFFECTS_SHOWN_MAX: usize = 1_000;
+/// How long it is waited for here that it rests, or goes on, once the store has it.
+const OBEYED_WITHIN: Duration = Duration::from_secs(1);
 
 /// A subscriber as everybody else sees it. Cheap to clone.
 #[derive(Clone)]
@@ -48,16 +53,26 @@ impl SubscriberHandle {
         }
     }
 
-    /// Tells it to rest, or to go on, in whichever process it is active: there it is known at the next renewal of the
-    /// lease. Kept over restarts.
+    /// Tells it to rest, or to go on, in whichever process it is active: there it is known within a second. Where it is
+    /// active here it is waited for. Kept over restarts.
     ///
     /// # Errors
-    /// When its store did not take it: nothing is changed.
+    /// When its store did not take it: nothing is changed, or nobody knows, and it may be told again.
     pub async fn pause(&self, paused: bool) -> Result<(), InboxError> {
         self.inbox.set_paused(paused).await?;
-        // One that is down reads the store when it begins.
-        let _ = self.address.send(Pause(paused)).await;
+        self.changed().await;
+        let obeys = |status: &SubscriberStatus| {
+            !status.state.is_at_work() || paused == (status.state == SubscriberState::Paused)
+        };
+        // It looks again by itself.
+        let _ = timeout(OBEYED_WITHIN, self.status.clone().wait_for(obeys)).await;
         Ok(())
+    }
+
+    /// Says that somebody changed something in its store. To be said in this process; in the others it is seen.
+    pub async fn changed(&self) {
+        // One that is down reads the store when it begins.
+        let _ = self.address.send(Changed).await;
     }
 
     /// The effects of an order, with their outcomes, whichever process performs them.
@@ -71,18 +86,5 @@ impl SubscriberHandle {
     /// What its consumer needs.
     pub(crate) fn intake(&self) -> Intake {
         Intake::new(self.address.clone(), self.activity.clone(), self.acknowledged.clone())
-    }
-}
-
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct Pause(bool);
-
-impl Handler<Pause> for SubscriberActor {
-    type Result = ();
-
-    fn handle(&mut self, Pause(paused): Pause, ctx: &mut Self::Context) {
-        self.told_to_rest = Some(paused);
-        self.take(Input::Pause(paused), ctx);
     }
 }

@@ -7,7 +7,7 @@ use actix::{ActorContext, Context};
 use tokio::time::{sleep, timeout};
 
 use super::{Life, SubscriberActor};
-use crate::inbox::Term;
+use crate::inbox::{InboxError, Term};
 use crate::subscriber::engine::Input;
 
 /// How long what is under way may go on when the process ends; then it is left to whoever begins next.
@@ -17,7 +17,7 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 const RELEASE_WITHIN: Duration = Duration::from_secs(1);
 
 impl SubscriberActor {
-    /// Finishes what is under way, and gives the lease back, so that another process takes over at once.
+    /// Finishes what is under way, and gives the term back, so that another process takes over at once.
     pub(super) fn leave(&mut self, ctx: &mut Context<Self>) {
         match &self.life {
             // A term may be given any moment, that nobody would use: the answer is waited for.
@@ -38,25 +38,33 @@ impl SubscriberActor {
         }
     }
 
+    /// Says that the term ended in order, wherever the store is: whoever begins next need not be careful.
     pub(super) fn release(&mut self, term: Term, leased: bool, ctx: &mut Context<Self>) {
         self.drop_everything(ctx);
         self.publish();
-        if !leased {
-            return self.end(ctx);
-        }
         let inbox = self.ports.inbox.clone();
-        let release = async move { timeout(RELEASE_WITHIN, inbox.release(term)).await };
+        let release = async move {
+            let late = |_| Err(InboxError::Away("no answer in time".to_owned()));
+            timeout(RELEASE_WITHIN, inbox.release(term)).await.unwrap_or_else(late)
+        };
         self.spawn(
             release,
-            |act, released, ctx| {
-                match released {
-                    Ok(Ok(())) => tracing::info!(subscriber = act.name, "the lease is given back"),
-                    Ok(Err(_)) | Err(_) => tracing::info!(subscriber = act.name, "the lease ends by itself"),
-                }
+            move |act, released, ctx| {
+                act.say_released(leased, released);
                 act.end(ctx);
             },
             ctx,
         );
+    }
+
+    fn say_released(&self, leased: bool, released: Result<(), InboxError>) {
+        let subscriber = self.name;
+        match released {
+            Ok(()) if leased => tracing::info!(subscriber, "the lease is given back"),
+            Ok(()) => tracing::debug!(subscriber, "the term ended in order"),
+            Err(error) if leased => tracing::info!(subscriber, %error, "the lease ends by itself"),
+            Err(error) => tracing::info!(subscriber, %error, "that the term ended in order cannot be stored"),
+        }
     }
 
     pub(super) fn end(&mut self, ctx: &mut Context<Self>) {

@@ -22,7 +22,7 @@ impl SubscriberActor {
         self.publish();
         self.asking = true;
         let inbox = self.ports.inbox.clone();
-        self.told_to_rest = None;
+        self.looks_with_begin();
         let asked_at = Instant::now();
         let begin = async move { inbox.begin().await };
         self.spawn(begin, move |act, begun, ctx| act.answered_begin(asked_at, begun, ctx), ctx);
@@ -83,7 +83,8 @@ impl SubscriberActor {
         }));
         self.renew_later(ctx);
         self.open(Duration::ZERO, ctx);
-        self.take(self.told_to_rest.map_or(Input::Tick, Input::Pause), ctx);
+        self.looked_with_begin(asked_at, ctx);
+        self.take(Input::Tick, ctx);
     }
 
     fn stand_by(&mut self, active_in: String, ends_in: Duration, ctx: &mut Context<Self>) {
@@ -142,7 +143,6 @@ impl SubscriberActor {
     fn renew(&mut self, ctx: &mut Context<Self>) {
         let Life::Active(active) = &self.life else { return };
         let (inbox, term, patience) = (self.ports.inbox.clone(), active.term, active.lease.patience());
-        self.told_to_rest = None;
         let asked_at = Instant::now();
         let renewal = async move {
             let late = |_| Err(InboxError::Away("no answer in time".to_owned()));
@@ -159,8 +159,8 @@ impl SubscriberActor {
                 if std::mem::take(&mut active.said_over) {
                     tracing::info!(subscriber = self.name, "the lease is held again");
                 }
-                let paused = self.told_to_rest.is_none().then_some(present.paused);
-                self.take(Input::Renewed(paused), ctx);
+                self.take(Input::Renewed, ctx);
+                self.learned(asked_at, present, ctx);
             }
             Ok(Renewed::Superseded) => return self.deposed(ctx),
             Err(error) => {

@@ -71,6 +71,10 @@ impl Engine {
                 return self.store_away(&error, now);
             }
         };
+        for row in &rows {
+            // An operator may have written it since it was kept.
+            self.rows.put(row.clone());
+        }
         match work {
             Work::Applying => self.try_lanes(rows, now, actions),
             Work::Performing => {

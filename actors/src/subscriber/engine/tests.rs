@@ -29,6 +29,11 @@ fn position(token: usize, commit: Option<CommitId>) -> Position {
     Position { log: LOG, token: token.to_string(), commit }
 }
 
+/// Somebody told the subscriber to rest, or to go on.
+fn told_to_rest(paused: bool) -> Input {
+    Input::Present(Present { paused, ..Present::default() })
+}
+
 /// The events of one order: `commits` one after another, each with that many events.
 fn order(commits: &[usize]) -> Vec<Arc<Commit>> {
     let mut end = StreamEnd::nothing(OrderId::generate());
@@ -382,12 +387,12 @@ fn a_paused_subscriber_only_raises_what_it_has_seen() {
     let mut world = World::new();
     let mut engine = world.begun();
     let a = order(&[1, 1, 1]);
-    world.settle_all(&mut engine, Input::Pause(true));
+    world.settle_all(&mut engine, told_to_rest(true));
     world.deliver(&mut engine, &a);
     assert_eq!(world.document(a[0].order()), "");
     assert_eq!((world.row(a[0].order()).seen, engine.status("test").behind), (Version(3), Some(3)));
     assert_eq!(engine.status("test").state, SubscriberState::Paused);
-    world.settle_all(&mut engine, Input::Pause(false));
+    world.settle_all(&mut engine, told_to_rest(false));
     world.check();
 }
 
@@ -641,7 +646,7 @@ impl Chaos {
             let input = match self.rng.random_range(0..10) {
                 0 | 1 => self.delivery(),
                 2 => Input::Tick,
-                3 if self.rng.random_bool(0.2) => Input::Pause(self.rng.random_bool(0.3)),
+                3 if self.rng.random_bool(0.2) => told_to_rest(self.rng.random_bool(0.3)),
                 _ if actions.is_empty() => self.delivery(),
                 _ => {
                     let index = self.rng.random_range(0..actions.len());

@@ -279,7 +279,7 @@ fn a_paused_subscriber_acknowledges_and_keeps_what_it_has_seen() {
     let mut engine = world.begun();
     let a = order(&[1, 1, 1]);
     world.log.extend_from_slice(&a);
-    world.settle_all(&mut engine, Input::Pause(true));
+    world.settle_all(&mut engine, told_to_rest(true));
     world.receive(&mut engine, 1, events(&a[..1]));
     assert_eq!(world.acknowledged, Some(receipt(1)));
     world.heads(&mut engine, &a);
@@ -289,7 +289,7 @@ fn a_paused_subscriber_acknowledges_and_keeps_what_it_has_seen() {
     assert_eq!((world.followed(), engine.status("test").state), ("3".to_owned(), SubscriberState::Paused));
     // Over the end of this life, with nothing that is brought again.
     let mut engine = world.engine();
-    world.settle_all(&mut engine, Input::Pause(false));
+    world.settle_all(&mut engine, told_to_rest(false));
     world.check();
 }
 
@@ -414,7 +414,7 @@ impl Chaos {
                     self.reconnect();
                     None
                 }
-                9 => Some(Input::Pause(self.rng.random_bool(0.3))),
+                9 => Some(told_to_rest(self.rng.random_bool(0.3))),
                 10 => Some(Input::Tick),
                 _ if actions.is_empty() => None,
                 _ => {
