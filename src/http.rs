@@ -147,8 +147,11 @@ impl Service {
 
 /// Other processes of the deployment have it, and that does not change soon.
 fn not_here() -> Problem {
-    error::not_done(NotDone::NotHere).retry_after(Duration::from_secs(60))
+    error::not_done(NotDone::NotHere).retry_after(NOT_HERE_RETRY)
 }
+
+/// When it is worth asking again for what another process of the deployment has.
+const NOT_HERE_RETRY: Duration = Duration::from_secs(60);
 
 /// Two addresses that are bound: connections wait until they are served.
 #[derive(Debug)]

@@ -29,6 +29,12 @@ pub trait Log: Send + Sync {
     /// meanwhile may or may not be.
     async fn scan(&self, after: Option<CommitKey>, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError>;
 
+    /// About how many commits lie behind that place, where the store knows it without counting; for figures only.
+    async fn ahead(&self, position: &Position) -> Option<u64> {
+        let _ = position;
+        None
+    }
+
     /// As [`crate::event_store::EventStore::read`].
     async fn read(&self, order: OrderId, from: Version, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError>;
 }

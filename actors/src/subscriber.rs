@@ -22,7 +22,7 @@ pub use crate::inbox::{EffectId, Failure, FailureKind, Outcome, OutcomeKind};
 pub use overlay::Documents;
 pub use registry::Registered;
 pub use settings::{Backoff, Settings};
-pub use status::{QueueState, QueueStatus, SubscriberState, SubscriberStatus};
+pub use status::{Figures, QueueState, QueueStatus, SubscriberState, SubscriberStatus};
 
 use crate::clock::Timestamp;
 use crate::commit::Origin;

@@ -90,7 +90,7 @@ impl From<LogError> for Problem {
 }
 
 /// When a store that is away is worth asking again.
-const STORE_RETRY: Duration = Duration::from_secs(2);
+pub(super) const STORE_RETRY: Duration = Duration::from_secs(2);
 
 fn invalid(errors: Vec<FieldError>) -> Problem {
     let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();

@@ -28,8 +28,11 @@ pub(super) async fn index() -> HttpResponse {
          <li><a href=\"/api/relay\">/api/relay</a>: how far events were sent to the broker</li>\
          <li><a href=\"/api/subscribers\">/api/subscribers</a>: how far each subscriber is \
          (<code>docket subscribers</code>)</li>\
+         <li><code>POST /api/subscribers/{name}/pause</code> and <code>…/resume</code>: let one rest and go on \
+         (<code>docket subscribers pause NAME</code>)</li>\
          <li><code>/api/subscribers/{name}/effects/{order}</code>: what became of an order's mails</li>\
          <li><code>/api/orders/{id}</code>: an order, now or earlier (<code>docket order ID</code>)</li>\
+         <li><code>/api/orders/{id}/subscribers</code>: how far each subscriber is with it</li>\
          <li><code>POST /api/import</code>: orders of the older shape (<code>docket import FILE</code>)</li></ul>",
     )
 }

@@ -60,6 +60,7 @@ const OPEN: Access = Access::Open;
 const ORDERS_READ: Access = Access::Needs(Scope::OrdersRead);
 const ORDERS_WRITE: Access = Access::Needs(Scope::OrdersWrite);
 const OPS_READ: Access = Access::Needs(Scope::OpsRead);
+const OPS_WRITE: Access = Access::Needs(Scope::OpsWrite);
 
 /// What `http.bind` has.
 pub(super) fn callers() -> Vec<Place> {
@@ -94,7 +95,10 @@ pub(super) fn operators() -> Vec<Place> {
         at("/api/restarts").read(OPS_READ, ops::restarts),
         at("/api/relay").read(OPS_READ, ops::relay),
         at("/api/orders/{id}").read(OPS_READ, orders::read),
+        at("/api/orders/{id}/subscribers").read(OPS_READ, subscribers::of_order),
         at("/api/subscribers").read(OPS_READ, subscribers::all),
+        at("/api/subscribers/{name}/pause").post(OPS_WRITE, subscribers::pause),
+        at("/api/subscribers/{name}/resume").post(OPS_WRITE, subscribers::resume),
         at("/api/subscribers/{name}/effects/{order}").read(OPS_READ, subscribers::effects),
         at("/api/import").post(ORDERS_WRITE, import::import),
         at("/history").read(OPS_READ, history::about),

@@ -42,6 +42,11 @@ impl Log for Store {
         Ok(read.await?.into_iter().map(|(_, commit)| commit).collect())
     }
 
+    async fn ahead(&self, position: &Position) -> Option<u64> {
+        let at: i64 = position.token.parse().ok().filter(|_| position.log == self.shared.log)?;
+        u64::try_from(self.shared.head.borrow().position.saturating_sub(at)).ok()
+    }
+
     async fn read(&self, order: OrderId, from: Version, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError> {
         event_store::read(self, order, from, limit).await
     }

@@ -40,7 +40,7 @@ use crate::log::Log;
 use crate::supervisor::{Child, Handle, Node};
 
 use feed::Feed;
-pub use handle::SubscriberHandle;
+pub use handle::{OfOrder, SubscriberHandle};
 use intake::Queue;
 pub(crate) use intake::{Activity, Deliver, Intake, Observed};
 use present::Look;
@@ -142,10 +142,23 @@ pub fn child(registered: Registered, ports: Ports, settings: Settings) -> (Child
     let (acknowledged, receipts) = watch::channel(None);
     let said = Said { status, activity, acknowledged };
     let inbox = ports.inbox.clone();
+    let log = match &ports.source {
+        Source::Log(log) => Some(Arc::clone(log)),
+        Source::Broker => None,
+    };
     let (child, address) = Child::actor(name, "subscriber", move |_, handle: &Handle, node: &Node| {
         SubscriberActor::new(&registered, ports, settings, (handle, node), said)
     });
-    let handle = SubscriberHandle { name, inbox, address, status: watched, activity: active, acknowledged: receipts };
+    let handle = SubscriberHandle {
+        name,
+        inbox,
+        log,
+        totals: Arc::default(),
+        address,
+        status: watched,
+        activity: active,
+        acknowledged: receipts,
+    };
     (child.isolated(), handle)
 }
 

@@ -318,14 +318,11 @@ impl Engine {
 
     /// The figures, but for the name.
     pub fn status(&self, name: &'static str) -> SubscriberStatus {
-        SubscriberStatus {
-            name,
+        let waits = (self.queue.events() + self.cycle.queued_events()) as u64;
+        let status = SubscriberStatus {
             state: self.state(),
-            active_in: None,
             position: self.progress.as_ref().map(|progress| progress.position.clone()),
-            behind: Some(self.totals.behind + (self.queue.events() + self.cycle.queued_events()) as u64),
-            lanes_held: Some(self.totals.applying.all()),
-            effects_waiting: Some(self.totals.effects_waiting),
+            waits_since: self.cycle.waits_since().or_else(|| self.queue.waits_since()),
             applied: self.counts.applied,
             duplicates: self.counts.duplicates,
             gaps: self.counts.gaps,
@@ -333,9 +330,10 @@ impl Engine {
             retries: self.counts.retries,
             fenced: self.fenced,
             conflicts: self.counts.conflicts,
-            queue: None,
             trouble: self.trouble.clone(),
-        }
+            ..SubscriberStatus::starting(name)
+        };
+        status.with_totals(&Totals { behind: self.totals.behind + waits, ..self.totals })
     }
 
     fn state(&self) -> SubscriberState {

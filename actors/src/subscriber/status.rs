@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::clock::Timestamp;
+use crate::inbox::{LaneCounts, Totals};
 use crate::log::Position;
 
 /// The figures of one subscriber in this process. Counters count since the process began.
@@ -18,9 +20,18 @@ pub struct SubscriberStatus {
     pub position: Option<Position>,
     /// Events seen and not yet applied: in lanes that are held, and waiting to be handled. `None` as for `position`.
     pub behind: Option<u64>,
-    /// Lanes that are held: retrying, waiting for a gap to be filled, undecodable, conflicting. `None` as for
-    /// `position`.
+    /// Where the log has been read to: what is behind that place is not counted in `behind`.
+    #[serde(skip)]
+    pub read_to: Option<Position>,
+    /// When the event was recorded that waits longest of those that were read, apart from those in lanes that are held.
+    #[serde(skip)]
+    pub waits_since: Option<Timestamp>,
+    /// Lanes whose applying is held: the sum of `applying`. `None` as for `position`.
     pub lanes_held: Option<u64>,
+    /// Lanes that are held for handling an event, by their state. `None` as for `position`.
+    pub applying: Option<LaneCounts>,
+    /// Lanes that are held for performing an effect, by their state. `None` as for `position`.
+    pub performing: Option<LaneCounts>,
     /// Effects recorded and without an outcome. `None` as for `position`.
     pub effects_waiting: Option<u64>,
     /// Events handled.
@@ -42,6 +53,65 @@ pub struct SubscriberStatus {
     pub queue: Option<QueueStatus>,
     /// The last thing that went wrong, for as long as it matters.
     pub trouble: Option<String>,
+}
+
+/// A subscriber's figures, with what is asked for only when somebody wants to see it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Figures {
+    /// As this process knows them, and where the subscriber is not at work here, as far as its store knows them.
+    #[serde(flatten)]
+    pub status: SubscriberStatus,
+    /// Whether it was told to rest. `None`: its store does not answer.
+    pub paused: Option<bool>,
+    /// Events and effects that failed too often, each holding its order. `None` as for `position`.
+    pub dead_letters: Option<u64>,
+    /// Events that it has still to handle: seen and not yet applied, in its queue at the broker, and, where it follows the
+    /// log itself, in the log behind what it has read. `None`: nobody here knows it.
+    pub lag_events: Option<u64>,
+    /// Whether `lag_events` is less than exact: what is in a queue may come twice, what is behind in the log is counted by
+    /// commits, and in a process that stands by neither is known.
+    pub lag_is_approximate: bool,
+    /// The age of the event that waits longest, apart from those in lanes that are held. `None`: nobody here knows it, or
+    /// the subscriber rests.
+    pub lag_ms: Option<u64>,
+}
+
+/// What is known of events that have not come yet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Ahead {
+    /// So many lie in the log behind what was read.
+    InLog(u64),
+    /// So many wait in the queue.
+    InQueue(u64),
+    /// Nobody here knows.
+    Unknown,
+}
+
+impl Figures {
+    pub(super) fn new(status: SubscriberStatus, paused: Option<bool>, ahead: Ahead, now: Timestamp) -> Self {
+        let counts = status.applying.zip(status.performing);
+        let (more, is_exact) = match ahead {
+            Ahead::InLog(events) | Ahead::InQueue(events) => (events, events == 0),
+            Ahead::Unknown => (0, false),
+        };
+        let lag_events = status.behind.map(|behind| behind + more);
+        let lag_ms = match status.waits_since {
+            _ if lag_events == Some(0) && is_exact => Some(0),
+            _ if status.state.rests() => None,
+            Some(since) => u64::try_from(now.since(since).as_millis()).ok(),
+            // What is in held lanes does not count.
+            None if status.state.is_at_work() && is_exact => Some(0),
+            None => None,
+        };
+        Self {
+            paused,
+            dead_letters: counts.map(|(applying, performing)| applying.dead + performing.dead),
+            lag_is_approximate: !is_exact,
+            lag_events,
+            lag_ms,
+            status,
+        }
+    }
 }
 
 /// A subscriber's queue at the broker, as this process sees it.
@@ -111,6 +181,16 @@ impl SubscriberState {
             Self::CatchingUp | Self::Running | Self::Paused | Self::DependencyDown => true,
         }
     }
+
+    /// Whether it has its lease here, and handles nothing.
+    fn rests(self) -> bool {
+        match self {
+            Self::Paused | Self::DependencyDown => true,
+            Self::Starting | Self::Standby | Self::CatchingUp | Self::Running | Self::StoreAway | Self::Stopped => {
+                false
+            }
+        }
+    }
 }
 
 impl SubscriberStatus {
@@ -122,7 +202,11 @@ impl SubscriberStatus {
             active_in: None,
             position: None,
             behind: None,
+            read_to: None,
+            waits_since: None,
             lanes_held: None,
+            applying: None,
+            performing: None,
             effects_waiting: None,
             applied: 0,
             duplicates: 0,
@@ -142,6 +226,20 @@ impl SubscriberStatus {
         let there = self.position.as_ref().is_some_and(|own| own.log == position.log && own.commit == position.commit);
         let settled = (self.behind, self.effects_waiting) == (Some(0), Some(0));
         there && self.state == SubscriberState::Running && settled
+    }
+
+    /// The same with what the rows add up to.
+    #[must_use]
+    pub(super) fn with_totals(self, totals: &Totals) -> Self {
+        let Totals { behind, applying, performing, effects_waiting } = *totals;
+        Self {
+            behind: Some(behind),
+            lanes_held: Some(applying.all()),
+            applying: Some(applying),
+            performing: Some(performing),
+            effects_waiting: Some(effects_waiting),
+            ..self
+        }
     }
 
     /// The same with what was counted before as well.

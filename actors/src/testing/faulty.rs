@@ -210,6 +210,11 @@ impl<P: Log + ?Sized + 'static> Log for Faulty<P> {
         self.inner.scan(after, limit).await
     }
 
+    async fn ahead(&self, position: &Position) -> Option<u64> {
+        self.fate.call().await.ok()?;
+        self.inner.ahead(position).await
+    }
+
     async fn read(&self, order: OrderId, from: Version, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError> {
         self.fate.call().await?;
         self.inner.read(order, from, limit).await

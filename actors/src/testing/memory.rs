@@ -174,6 +174,11 @@ impl Log for Memory {
         Ok(state.by_key.range((after, Bound::Unbounded)).take(limit).map(|(_, commit)| Arc::clone(commit)).collect())
     }
 
+    async fn ahead(&self, position: &Position) -> Option<u64> {
+        let state = self.state();
+        state.find(position).ok().map(|at| (state.log_order.len() - at) as u64)
+    }
+
     async fn read(&self, order: OrderId, from: Version, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError> {
         EventStore::read(self, order, from, limit).await
     }

@@ -23,7 +23,10 @@ impl SubscriberActor {
                 active_in: Some(active_in.clone()),
                 ..self.said.status.borrow().at_rest(SubscriberState::Standby)
             },
-            Life::Active(active) => active.engine.status(self.name).counted_on(&active.before),
+            Life::Active(active) => SubscriberStatus {
+                read_to: self.feed.position.clone(),
+                ..active.engine.status(self.name).counted_on(&active.before)
+            },
         };
         if let Some(trouble) = self.lease_trouble().or_else(|| self.feed.trouble.clone())
             && status.state != SubscriberState::Paused

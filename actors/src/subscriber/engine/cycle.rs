@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rand::rngs::StdRng;
 
-use super::queue::{Item, Mark, Source};
+use super::queue::{Item, Mark, Source, first_event};
 use super::timing::wait;
 use super::{EventResult, Performed};
 use crate::clock::Timestamp;
@@ -112,6 +112,11 @@ impl Cycle {
     /// How many events of the queue it holds.
     pub(super) fn queued_events(&self) -> usize {
         self.items.iter().filter(|item| matches!(item, Item::Event { .. })).count()
+    }
+
+    /// When the first event of the queue that it holds was recorded.
+    pub(super) fn waits_since(&self) -> Option<Timestamp> {
+        first_event(&self.items)
     }
 
     /// How many events it holds.

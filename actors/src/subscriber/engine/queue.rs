@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::broker::Tag;
+use crate::clock::Timestamp;
 use crate::commit::{Commit, CommitKey};
 use crate::event::Envelope;
 use crate::history::Head;
@@ -160,6 +161,11 @@ impl Queue {
         self.of_log + self.of_broker
     }
 
+    /// When the first event that waits was recorded.
+    pub(super) fn waits_since(&self) -> Option<Timestamp> {
+        first_event(&self.items)
+    }
+
     /// How many of them came from the log.
     pub(super) fn events_of_log(&self) -> usize {
         self.of_log
@@ -190,6 +196,14 @@ impl Queue {
             Item::Mark(_) => None,
         }
     }
+}
+
+/// When the first event among these was recorded.
+pub(super) fn first_event(items: &VecDeque<Item>) -> Option<Timestamp> {
+    items.iter().find_map(|item| match item {
+        Item::Event { envelope, .. } => Some(envelope.recorded_at),
+        Item::Head(_) | Item::Mark(_) => None,
+    })
 }
 
 #[cfg(test)]
