@@ -9,9 +9,6 @@ use super::{Config, Mongodb, Notification};
 use crate::history::check_address;
 use crate::mongo::{GROUP_BYTES_MAX, GROUP_COMMITS_MAX};
 
-/// The default of `subscriber.attempts_max`, which a later version acts on.
-const ATTEMPTS_MAX: u32 = 5;
-
 /// Least connections that docket can live on.
 const POOL_LEAST: u32 = 8;
 
@@ -196,14 +193,7 @@ impl Config {
     pub(super) fn not_yet(&self) -> Vec<(String, String)> {
         let keys = [("telemetry.otlp_endpoint", !self.telemetry.otlp_endpoint.is_empty(), "cannot send traces")];
         let set = keys.into_iter().filter(|(_, set, _)| *set);
-        let set = set.map(|(key, _, what)| (key.to_owned(), format!("this version {what} yet: leave it empty")));
-        let overridden = self.subscribers.iter().map(|(name, limits)| (format!("subscribers.{name}"), limits));
-        let sections = overridden.chain([("subscriber".to_owned(), &self.subscriber)]);
-        let attempts = sections.filter(|(_, limits)| limits.attempts_max != ATTEMPTS_MAX).map(|(section, _)| {
-            let reason = format!("this version tries for ever and has no dead letters yet: leave it at {ATTEMPTS_MAX}");
-            (format!("{section}.attempts_max"), reason)
-        });
-        set.chain(attempts).collect()
+        set.map(|(key, _, what)| (key.to_owned(), format!("this version {what} yet: leave it empty"))).collect()
     }
 }
 

@@ -83,6 +83,7 @@ sections! {
     /// `[subscriber]`, and `[subscribers.NAME]` with the rest taken from it.
     Subscriber {
         attempts_max: u32,
+        failing_orders_max: u32,
         backoff_first_ms: u64,
         backoff_factor: f64,
         backoff_max_ms: u64,
@@ -96,6 +97,7 @@ sections! {
         effects_loaded_max: u32,
         effects_at_once_max: u32,
         effects_max: u32,
+        handler_patience_ms: u64,
         handler_timeout_ms: u64,
         effect_timeout_ms: u64,
         partitions: u16,
@@ -156,9 +158,10 @@ impl Rabbitmq {
 
 impl Subscriber {
     /// Its limits, each 1 or more.
-    pub(super) fn positive(&self) -> [(&'static str, u64); 17] {
+    pub(super) fn positive(&self) -> [(&'static str, u64); 19] {
         [
             ("attempts_max", self.attempts_max.into()),
+            ("failing_orders_max", self.failing_orders_max.into()),
             ("backoff_first_ms", self.backoff_first_ms),
             ("backoff_max_ms", self.backoff_max_ms),
             ("batch_events_max", self.batch_events_max.into()),
@@ -170,6 +173,7 @@ impl Subscriber {
             ("history_commits_max", self.history_commits_max.into()),
             ("effects_loaded_max", self.effects_loaded_max.into()),
             ("effects_at_once_max", self.effects_at_once_max.into()),
+            ("handler_patience_ms", self.handler_patience_ms),
             ("handler_timeout_ms", self.handler_timeout_ms),
             ("effect_timeout_ms", self.effect_timeout_ms),
             ("lease_ms", self.lease_ms),

@@ -96,10 +96,13 @@ fn an_unknown_key_is_refused_with_its_origin_and_the_nearest_known_one() {
 }
 
 #[test]
-fn attempts_are_refused_as_long_as_nothing_counts_them() {
-    refused("[subscriber]\nattempts_max = 7", &[], &["subscriber.attempts_max", "leave it at 5"]);
+fn attempts_are_taken_for_all_subscribers_and_for_one() {
     let (key, value) = ("DOCKET__SUBSCRIBERS__NOTIFICATION__ATTEMPTS_MAX", "7");
-    refused("", &[(key, value)], &["subscribers.notification.attempts_max", "leave it at 5"]);
+    let config = load("[subscriber]\nattempts_max = 3\nfailing_orders_max = 4", &[(key, value)]).expect("right");
+    assert_eq!(config.subscriber("notification").attempts_max, 7);
+    assert_eq!(config.subscriber("another").attempts_max, 3);
+    assert_eq!(config.subscriber("notification").failing_orders_max, 4);
+    refused("[subscriber]\nattempts_max = 0", &[], &["subscriber.attempts_max", "1 or more"]);
 }
 
 #[test]

@@ -85,6 +85,9 @@ fn settings(limits: &config::Subscriber) -> Settings {
         effects_loaded_max: limits.effects_loaded_max as usize,
         effects_at_once_max: limits.effects_at_once_max as usize,
         effects_max: limits.effects_max,
+        attempts_max: limits.attempts_max,
+        failing_orders_max: limits.failing_orders_max as usize,
+        handler_patience: millis(limits.handler_patience_ms),
         handler_timeout: millis(limits.handler_timeout_ms),
         effect_timeout: millis(limits.effect_timeout_ms),
         backoff: Backoff {

@@ -15,7 +15,7 @@ use super::settings::Settings;
 use super::{Cause, Event, Failure, Outcome};
 use crate::clock::Clock;
 use crate::event::Envelope;
-use crate::inbox::{DocumentKey, FailureKind, Generation, Inbox, NewEffect, RecordedEffect};
+use crate::inbox::{DocumentKey, Generation, Inbox, RecordedEffect};
 use crate::order::event::DecodeError;
 use crate::order::{OrderEvent, OrderId};
 use crate::supervisor::panic::caught;
@@ -54,10 +54,7 @@ impl Handling {
                 EventResult::Passed => {}
                 EventResult::Failed(failure) | EventResult::Undecodable(failure) => {
                     // Of an order's events the first is to blame; those behind it only wait.
-                    failed.entry(envelope.order).or_insert_with(|| {
-                        self.say_event_failed(envelope, failure);
-                        failure.clone()
-                    });
+                    failed.entry(envelope.order).or_insert_with(|| failure.clone());
                 }
             }
             results.push(result);
@@ -105,40 +102,7 @@ impl Handling {
         };
         let performing = self.subscriber.perform(&recorded.body, &cause);
         let result: Result<Outcome, Failure> = self.guarded(self.settings.effect_timeout, performing).await;
-        if let Err(failure) = &result {
-            self.say_effect_failed(&effect.effect, failure);
-        }
         Performed { effect, result, at: clock.now() }
-    }
-
-    fn say_event_failed(&self, event: &Envelope, failure: &Failure) {
-        let (path, kind) = (&*self.path, failure.kind.name());
-        let (order, id, correlation) = (event.order, event.id, &event.origin.correlation_id);
-        match failure.kind {
-            FailureKind::Permanent => tracing::error!(
-                path, order.id = %order, event.id = %id, correlation.id = correlation, kind, error = %failure,
-                "an event cannot be handled: it holds its order until somebody mends what is wrong"
-            ),
-            FailureKind::Transient | FailureKind::DependencyDown => tracing::warn!(
-                path, order.id = %order, event.id = %id, correlation.id = correlation, kind, error = %failure,
-                "an event could not be handled and is tried again"
-            ),
-        }
-    }
-
-    fn say_effect_failed(&self, effect: &NewEffect, failure: &Failure) {
-        let (path, kind) = (&*self.path, failure.kind.name());
-        let (order, id, correlation) = (effect.order, effect.id, &effect.origin.correlation_id);
-        match failure.kind {
-            FailureKind::Permanent => tracing::error!(
-                path, order.id = %order, event.id = %id.event, correlation.id = correlation, kind, error = %failure,
-                "an effect cannot be performed: it holds its order until somebody mends what is wrong"
-            ),
-            FailureKind::Transient | FailureKind::DependencyDown => tracing::warn!(
-                path, order.id = %order, event.id = %id.event, correlation.id = correlation, kind, error = %failure,
-                "an effect could not be performed and is tried again"
-            ),
-        }
     }
 
     /// A panic and a time-out are failures like others, and may be over at the next attempt.

@@ -5,31 +5,45 @@
 //! is made from its row, and every row that is written is fenced by what it was, so a stale row costs a reload and
 //! nothing else. Dropping an engine between any two actions loses nothing: a new one goes on from what is stored.
 
+mod careful;
 mod committing;
 mod completeness;
 mod cycle;
+mod dependency;
 mod effects;
+mod failing;
 mod lanes;
 mod queue;
 mod rows;
+mod saying;
+mod scan;
 mod timing;
+mod totals;
+mod verdict;
+mod walk;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rustc_hash::FxHashMap;
 
 use completeness::{Completeness, Passed};
-use cycle::{Counts, Cycle, LaneRead, Rules, Settled};
+use cycle::{Counts, Cycle, LaneRead, Settled};
+use dependency::Dependency;
 use effects::Effects;
+use failing::Rules;
+use lanes::Reading;
 use queue::{Mark, Queue, Source};
 use rows::Rows;
+use scan::Scan;
 use timing::{Due, Gate};
+use totals::HeldSince;
 
 use super::settings::Settings;
 use super::status::{SubscriberState, SubscriberStatus};
@@ -50,6 +64,8 @@ pub use queue::{Receipt, Session};
 
 /// Places in the log that heads have passed are stored that often when nothing else is written.
 const POSITION_EVERY: Duration = Duration::from_millis(500);
+/// Totals are counted anew no more often than that, however much operators do.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 /// Something that happened.
 #[derive(Debug)]
@@ -90,10 +106,16 @@ pub enum Input {
     EffectsLoaded(Result<Vec<RecordedEffect>, InboxError>),
     /// The answer to [`Action::Perform`].
     Performed(Performed),
+    /// Somebody told the subscriber to rest, or to go on.
+    Pause(bool),
     /// What holds in the store now: whether to rest, and whether operators have changed rows.
     Present(Present),
     /// The store holds the term on: it answers.
     Renewed,
+    /// The answer to [`Action::CountTotals`].
+    Totals(Result<Totals, InboxError>),
+    /// The answer to [`Action::LookUpHeads`].
+    HeadsLookedUp(Result<Vec<Row>, InboxError>),
     /// The process ends: what is under way is finished, and nothing else begun.
     Leave,
     /// Time has passed.
@@ -138,6 +160,10 @@ pub enum Action {
     LoadEffects(Vec<OrderId>),
     /// Perform this effect.
     Perform(Box<RecordedEffect>),
+    /// Count anew what all rows add up to: nothing is written meanwhile.
+    CountTotals,
+    /// Read the rows of these orders, of which only is asked how far they are seen.
+    LookUpHeads(Vec<OrderId>),
     /// Tell the broker that it need not bring these deliveries again: each is handled, or its row says that it is seen, and
     /// that is stored.
     Acknowledge(Receipt),
@@ -199,6 +225,8 @@ enum Phase {
     Recognising(Box<Commitment>),
     /// The store is away: the transaction is committed again, or the rows are read again.
     WaitingForStore(Option<Box<Commitment>>),
+    /// Totals are counted, with nothing under way.
+    Counting,
     /// A later term has begun.
     Ended,
 }
@@ -206,21 +234,32 @@ enum Phase {
 #[derive(Debug)]
 struct Commitment {
     transaction: Arc<Transaction>,
-    settled: Settled,
+    then: Then,
+}
+
+/// What follows a transaction that is stored.
+#[derive(Debug)]
+enum Then {
+    /// The cycle is through.
+    Finish(Box<Settled>),
+    /// The attempt that it has counted begins.
+    Attempt(Arc<Envelope>),
 }
 
 /// The engine of one subscriber. See the module.
 #[derive(Debug)]
 pub struct Engine {
+    name: &'static str,
     settings: Settings,
     begun: Begun,
     rng: StdRng,
     queue: Queue,
+    scan: Scan,
     completeness: Completeness,
     /// When the place that heads have passed is stored although nothing else is written.
     position_due: Option<Timestamp>,
     lanes: VecDeque<LaneRead>,
-    lanes_busy: HashSet<OrderId>,
+    lanes_busy: FxHashMap<OrderId, Reading>,
     outcomes: Vec<Performed>,
     effects: Effects,
     rows: Rows,
@@ -231,14 +270,18 @@ pub struct Engine {
     due_performing: Due,
     store: Gate,
     history: Gate,
-    dependency: Gate,
-    performing: Gate,
+    dependency: Dependency,
+    performing: Dependency,
     paused: bool,
-    /// [`Present::revision`], as it was seen last.
-    revision: u64,
     leaving: bool,
+    /// Events that still run one at a time.
+    careful_events: usize,
     progress: Option<Progress>,
     totals: Totals,
+    /// What operators have changed is not counted in the totals: they are to be counted anew then.
+    count_due: Option<Timestamp>,
+    counted_at: Timestamp,
+    held_since: HeldSince,
     counts: Counts,
     fenced: u64,
     trouble: Option<String>,
@@ -246,8 +289,11 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that goes on from what [`crate::inbox::Inbox::begin`] found. `seed` only spreads waits.
-    pub fn new(settings: Settings, begun: Begun, seed: u64) -> Self {
-        Self {
+    pub fn new(name: &'static str, settings: Settings, begun: Begun, seed: u64) -> Self {
+        let unclean = begun.unclean;
+        let mut engine = Self {
+            name,
+            scan: Scan::resumed(begun.progress.as_ref()),
             rows: Rows::new(settings.rows_cached_max),
             effects: Effects::new(settings.effects_loaded_max, settings.effects_at_once_max),
             settings,
@@ -256,7 +302,7 @@ impl Engine {
             completeness: Completeness::default(),
             position_due: None,
             lanes: VecDeque::new(),
-            lanes_busy: HashSet::new(),
+            lanes_busy: FxHashMap::default(),
             outcomes: Vec::new(),
             phase: Phase::Idle,
             cycle: Cycle::default(),
@@ -265,18 +311,25 @@ impl Engine {
             due_performing: Due::at_once(),
             store: Gate::default(),
             history: Gate::default(),
-            dependency: Gate::default(),
-            performing: Gate::default(),
+            dependency: Dependency::new("handling events"),
+            performing: Dependency::new("performing effects"),
             paused: begun.present.paused,
-            revision: begun.present.revision,
             leaving: false,
+            careful_events: 0,
             progress: begun.progress.clone(),
             totals: begun.totals,
+            count_due: None,
+            counted_at: Timestamp::EPOCH,
+            held_since: HeldSince::default(),
             counts: Counts::default(),
             fenced: 0,
             trouble: None,
             begun,
+        };
+        if unclean {
+            engine.be_careful();
         }
+        engine
     }
 
     /// Whether the log may be read further, or scanned further. When not, the commits that were read are kept until it is.
@@ -300,7 +353,11 @@ impl Engine {
         let at_rest = match self.phase {
             Phase::Idle => self.outcomes.is_empty() && !self.effects.is_performing(),
             Phase::WaitingForStore(_) | Phase::Ended => true,
-            Phase::Loading | Phase::Handling { .. } | Phase::Committing(_) | Phase::Recognising(_) => false,
+            Phase::Loading
+            | Phase::Handling { .. }
+            | Phase::Committing(_)
+            | Phase::Recognising(_)
+            | Phase::Counting => false,
         };
         self.leaving && at_rest
     }
@@ -316,13 +373,14 @@ impl Engine {
         actions
     }
 
-    /// The figures, but for the name.
-    pub fn status(&self, name: &'static str) -> SubscriberStatus {
+    /// The figures.
+    pub fn status(&self) -> SubscriberStatus {
         let waits = (self.queue.events() + self.cycle.queued_events()) as u64;
+        let waits_since = self.cycle.waits_since().or_else(|| self.queue.waits_since());
         let status = SubscriberStatus {
             state: self.state(),
             position: self.progress.as_ref().map(|progress| progress.position.clone()),
-            waits_since: self.cycle.waits_since().or_else(|| self.queue.waits_since()),
+            waits_since: waits_since.into_iter().chain(self.held_since.oldest()).min(),
             applied: self.counts.applied,
             duplicates: self.counts.duplicates,
             gaps: self.counts.gaps,
@@ -330,10 +388,15 @@ impl Engine {
             retries: self.counts.retries,
             fenced: self.fenced,
             conflicts: self.counts.conflicts,
-            trouble: self.trouble.clone(),
-            ..SubscriberStatus::starting(name)
+            trouble: self.trouble(),
+            ..SubscriberStatus::starting(self.name)
         };
         status.with_totals(&Totals { behind: self.totals.behind + waits, ..self.totals })
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let dependencies = [&self.dependency, &self.performing].into_iter().find_map(Dependency::trouble);
+        self.trouble.clone().or_else(|| dependencies.map(str::to_owned))
     }
 
     fn state(&self) -> SubscriberState {
@@ -346,7 +409,7 @@ impl Engine {
             SubscriberState::Paused
         } else if self.store.is_shut() || log_away {
             SubscriberState::StoreAway
-        } else if self.dependency.is_shut() || self.performing.is_shut() {
+        } else if self.dependency.is_down() || self.performing.is_down() {
             SubscriberState::DependencyDown
         } else if catching_up {
             SubscriberState::CatchingUp
@@ -359,6 +422,7 @@ impl Engine {
         match input {
             Input::Opened(position) => {
                 self.completeness.forget();
+                self.scan = Scan::default();
                 self.queue.mark(Mark::Opened(position));
             }
             Input::Delivered(commits, position) => {
@@ -369,18 +433,13 @@ impl Engine {
             Input::Heads(heads, position) => self.completeness.hold(heads, position, now),
             Input::QueueSeenEmpty => self.completeness.seen_empty(now),
             Input::QueueConsumed(consumed) => self.completeness.consumed(consumed, now),
-            Input::Scanned(commits) => {
-                self.queue.push_commits(&commits, Source::Scan);
-                if let Some(last) = commits.last() {
-                    self.queue.mark(Mark::Scanned(last.key()));
-                }
-            }
-            Input::ScanEnded => self.queue.mark(Mark::ScanEnded),
+            Input::Scanned(commits) => self.scan.brought(&commits, &mut self.queue),
+            Input::ScanEnded => self.scan.ended(&mut self.queue),
             Input::Loaded(rows) => self.loaded(rows, now, actions),
             Input::Handled(handled) => self.handled(handled, now, actions),
             Input::Committed(answer) => self.answered(answer, now, actions),
             Input::Due(work, answer) => self.due(work, answer, now, actions),
-            Input::History(order, answer) => self.history(order, answer, now),
+            Input::History(order, answer) => self.history(order, answer, now, actions),
             Input::Waiting(answer, limit) => match answer {
                 Ok(orders) => {
                     self.store_answers();
@@ -405,8 +464,20 @@ impl Engine {
                 self.effects.performed();
                 self.outcomes.push(performed);
             }
-            Input::Present(present) => self.present(present, now),
+            Input::Pause(paused) => self.paused = paused,
+            Input::Present(present) => self.present(present, now, actions),
             Input::Renewed => self.store_answers(),
+            Input::Totals(answer) => self.counted(answer, now),
+            Input::HeadsLookedUp(answer) => match answer {
+                Ok(rows) => {
+                    self.store_answers();
+                    self.completeness.looked_up(&rows);
+                }
+                Err(error) => {
+                    self.completeness.looked_up(&[]);
+                    self.store_away(&error, now);
+                }
+            },
             Input::Leave => self.leaving = true,
             Input::Tick => {}
         }
@@ -418,12 +489,50 @@ impl Engine {
         self.queue.push_received(events, receipt);
     }
 
-    /// What operators changed may be due.
-    fn present(&mut self, present: Present, now: Timestamp) {
+    fn present(&mut self, present: Present, now: Timestamp, actions: &mut Vec<Action>) {
+        if present.generation != self.begun.present.generation {
+            self.phase = Phase::Ended;
+            return actions.push(Action::End);
+        }
         self.paused = present.paused;
-        if std::mem::replace(&mut self.revision, present.revision) != present.revision {
-            self.due_applying.add(now);
-            self.due_performing.add(now);
+        if present.revision != self.begun.present.revision {
+            self.begun.present.revision = present.revision;
+            self.look_again(now);
+        }
+    }
+
+    /// Somebody else has written rows: lanes may be due, and effects be waiting, of which nobody here knows.
+    fn look_again(&mut self, now: Timestamp) {
+        self.due_applying.add(now);
+        self.due_performing.add(now);
+        self.effects.ask_again();
+        self.count_due = Some(now.max(self.counted_at.after(COUNT_EVERY)));
+    }
+
+    fn count_totals(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let due = self.count_due.is_some_and(|due| due <= now);
+        if due && matches!(self.phase, Phase::Idle) && self.store.admits(now) && !self.leaving {
+            self.count_due = None;
+            self.counted_at = now;
+            self.phase = Phase::Counting;
+            actions.push(Action::CountTotals);
+        }
+    }
+
+    fn counted(&mut self, answer: Result<Totals, InboxError>, now: Timestamp) {
+        if !matches!(self.phase, Phase::Counting) {
+            return;
+        }
+        self.phase = Phase::Idle;
+        match answer {
+            Ok(totals) => {
+                self.store_answers();
+                self.totals = totals;
+            }
+            Err(error) => {
+                self.count_due = Some(now);
+                self.store_away(&error, now);
+            }
         }
     }
 
@@ -442,6 +551,18 @@ impl Engine {
         }
     }
 
+    /// A head that is held back although its row may say that it is seen: the row is only not in memory.
+    fn look_heads_up(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        if !matches!(self.phase, Phase::Idle) || !self.store.admits(now) || self.leaving {
+            return;
+        }
+        let rows = &self.rows;
+        let orders = self.completeness.look_up(now, |order| rows.get(order).is_some());
+        if !orders.is_empty() {
+            actions.push(Action::LookUpHeads(orders));
+        }
+    }
+
     /// Begins whatever can be begun.
     fn advance(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         if let Phase::WaitingForStore(_) = self.phase
@@ -450,12 +571,14 @@ impl Engine {
             self.again(now, actions);
         }
         self.let_heads_pass(now);
+        self.count_totals(now, actions);
         while matches!(self.phase, Phase::Idle) && self.store.admits(now) && self.has_work(now) {
             self.begin_cycle(now, actions);
         }
         if matches!(self.phase, Phase::Ended) {
             return;
         }
+        self.look_heads_up(now, actions);
         self.ask_for_lanes(now, actions);
         self.go_on_with_effects(now, actions);
         if let Some(at) = self.wake(now) {
@@ -479,17 +602,24 @@ impl Engine {
             lanes: if self.leaving { VecDeque::new() } else { self.take_lanes(now) },
             outcomes: std::mem::take(&mut self.outcomes),
             resting: self.is_resting(),
+            applying: self.dependency.evidence(),
+            performing: self.performing.evidence(),
             ..Cycle::default()
         };
-        if self.leaving {
-            return self.load_rows(now, actions);
+        if !self.leaving {
+            self.cycle.items = self.queue.take(self.room_for_items());
+            self.position_due = None;
         }
-        // Lanes take half of a batch, and the last of them may go beyond it: not at the cost of what comes.
-        let share = (self.settings.batch_events_max / 2).max(1);
-        self.cycle.items =
-            self.queue.take(self.settings.batch_events_max.saturating_sub(self.cycle.events()).max(share));
-        self.position_due = None;
         self.load_rows(now, actions);
+    }
+
+    /// Lanes take half of a batch, and the last of them may go beyond it: not at the cost of what comes.
+    fn room_for_items(&self) -> usize {
+        if self.is_careful() {
+            return usize::from(self.cycle.lanes.is_empty());
+        }
+        let share = (self.settings.batch_events_max / 2).max(1);
+        self.settings.batch_events_max.saturating_sub(self.cycle.events()).max(share)
     }
 
     fn take_lanes(&mut self, now: Timestamp) -> VecDeque<LaneRead> {
@@ -503,10 +633,11 @@ impl Engine {
             self.due_applying.add(now);
             return lanes;
         }
-        while events < self.settings.batch_events_max / 2
+        let most = if self.is_careful() { 1 } else { self.settings.batch_events_max / 2 };
+        while events < most
             && let Some(lane) = self.lanes.pop_front()
         {
-            events += lane.events.len();
+            events += lane.events.len().max(1);
             lanes.push_back(lane);
         }
         lanes
@@ -555,6 +686,7 @@ impl Engine {
                 | Phase::Handling { .. }
                 | Phase::Committing(_)
                 | Phase::WaitingForStore(_)
+                | Phase::Counting
                 | Phase::Ended),
                 _,
             ) => self.phase = phase,
@@ -572,17 +704,22 @@ impl Engine {
     }
 
     fn handle(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        let candidates = self.cycle.candidates(Rules {
-            now,
-            backoff: &self.settings.backoff,
-            effects_max: self.settings.effects_max,
-            rng: &mut self.rng,
-        });
-        if candidates.is_empty() {
-            return self.commit(Vec::new(), Handled { results: Vec::new(), documents: Vec::new() }, now, actions);
+        let rules = Rules { now, settings: &self.settings, rng: &mut self.rng };
+        let mut candidates = self.cycle.candidates(rules);
+        if self.is_careful() {
+            candidates.truncate(1);
         }
-        actions.push(Action::Handle(candidates.clone()));
-        self.phase = Phase::Handling { candidates };
+        match candidates.first() {
+            None => self.commit(Vec::new(), Handled { results: Vec::new(), documents: Vec::new() }, now, actions),
+            Some(event) if self.is_careful() && self.cycle.attempting != Some(event.id) => {
+                let event = event.clone();
+                self.count_attempt(&event, now, actions);
+            }
+            Some(_) => {
+                actions.push(Action::Handle(candidates.clone()));
+                self.phase = Phase::Handling { candidates };
+            }
+        }
     }
 
     fn handled(&mut self, handled: Result<Handled, Failure>, now: Timestamp, actions: &mut Vec<Action>) {
@@ -599,6 +736,7 @@ impl Engine {
                 | Phase::Committing(_)
                 | Phase::Recognising(_)
                 | Phase::WaitingForStore(_)
+                | Phase::Counting
                 | Phase::Ended),
                 _,
             ) => self.phase = phase,
@@ -608,13 +746,13 @@ impl Engine {
     // Time.
 
     fn wake(&self, now: Timestamp) -> Option<Timestamp> {
-        let gates = [&self.store, &self.history, &self.dependency, &self.performing];
-        let gates = gates.into_iter().filter_map(|gate| gate.wake(now));
+        let gates = [&self.store, &self.history].into_iter().filter_map(|gate| gate.wake(now));
+        let dependencies = [&self.dependency, &self.performing].into_iter().filter_map(|one| one.wake(now));
         let lanes = self.due_applying.wake().filter(|_| !self.paused);
         let effects = self.due_performing.wake().filter(|_| !self.paused);
-        let held_back = self.completeness.wake();
+        let heads = [self.completeness.wake(), self.completeness.looked_up_next()].into_iter().flatten();
         // What is due and not asked for waits for a gate or for room, and either comes with an input of its own.
-        let due = lanes.into_iter().chain(effects).chain(held_back).chain(self.position_due).filter(|at| *at > now);
-        gates.chain(due).min()
+        let due = lanes.into_iter().chain(effects).chain(heads).chain(self.position_due).chain(self.count_due);
+        gates.chain(dependencies).chain(due.filter(|at| *at > now)).min()
     }
 }

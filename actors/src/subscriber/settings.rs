@@ -25,6 +25,13 @@ pub struct Settings {
     pub effects_at_once_max: usize,
     /// Effects of one order that may wait; beyond it the order's events wait too (`effects_max`).
     pub effects_max: u32,
+    /// Attempts after which what fails is a dead letter (`attempts_max`).
+    pub attempts_max: u32,
+    /// Orders that fail at their first attempt, one after another with nothing that succeeds between, before something that
+    /// all of them need is held to be away (`failing_orders_max`).
+    pub failing_orders_max: usize,
+    /// How long a batch waits for one handler before it goes on without it (`handler_patience_ms`).
+    pub handler_patience: Duration,
     /// How long a handler may take for one event (`handler_timeout_ms`).
     pub handler_timeout: Duration,
     /// How long an effect may take for being performed (`effect_timeout_ms`).
@@ -73,6 +80,9 @@ impl Default for Settings {
             effects_loaded_max: 1_024,
             effects_at_once_max: 16,
             effects_max: 100,
+            attempts_max: 5,
+            failing_orders_max: 10,
+            handler_patience: Duration::from_millis(250),
             handler_timeout: Duration::from_secs(30),
             effect_timeout: Duration::from_secs(150),
             backoff: Backoff::default(),

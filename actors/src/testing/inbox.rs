@@ -155,6 +155,16 @@ impl MemoryInbox {
         }
     }
 
+    /// As [`Inbox::present`], at once.
+    pub fn present_now(&self) -> Present {
+        self.lock().present()
+    }
+
+    /// As [`Inbox::totals`], at once.
+    pub fn totals_now(&self) -> Totals {
+        self.lock().totals()
+    }
+
     /// As [`Inbox::rows`], at once.
     pub fn rows_now(&self, orders: &[OrderId]) -> Vec<Row> {
         let tables = self.lock();
@@ -359,7 +369,7 @@ impl Inbox for MemoryInbox {
     }
 
     async fn totals(&self, _: Generation) -> Result<Totals, InboxError> {
-        Ok(self.lock().totals())
+        Ok(self.totals_now())
     }
 
     async fn held(

@@ -41,6 +41,10 @@ impl SubscriberActor {
                 self.ask(async move { Input::EffectsLoaded(load.await) }, ctx);
             }
             Action::Perform(effect) => self.perform(*effect, ctx),
+            Action::CountTotals => self.ask(async move { Input::Totals(inbox.totals(generation).await) }, ctx),
+            Action::LookUpHeads(orders) => {
+                self.ask(async move { Input::HeadsLookedUp(inbox.rows(generation, orders).await) }, ctx);
+            }
             Action::Acknowledge(receipt) => drop(self.said.acknowledged.send_replace(Some(receipt))),
             Action::WakeAt(at) => self.wake_in(at.since(now), ctx),
             Action::End => self.deposed(ctx),

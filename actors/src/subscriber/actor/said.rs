@@ -25,7 +25,7 @@ impl SubscriberActor {
             },
             Life::Active(active) => SubscriberStatus {
                 read_to: self.feed.position.clone(),
-                ..active.engine.status(self.name).counted_on(&active.before)
+                ..active.engine.status().counted_on(&active.before)
             },
         };
         if let Some(trouble) = self.lease_trouble().or_else(|| self.feed.trouble.clone())

@@ -79,7 +79,7 @@ impl SubscriberActor {
             lease: Lease::new(begun.lease, asked_at + begun.held_after),
             said_over: false,
             before: self.said.status.borrow().at_rest(SubscriberState::Starting),
-            engine: Engine::new((*self.handling.settings).clone(), begun, seed),
+            engine: Engine::new(self.name, (*self.handling.settings).clone(), begun, seed),
         }));
         self.renew_later(ctx);
         self.open(Duration::ZERO, ctx);

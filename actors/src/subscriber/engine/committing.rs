@@ -1,13 +1,14 @@
 //! What is written, and what follows from its answer: the transaction of a cycle, and the engine's view of the store when
 //! it is stored, was fenced, or nobody knows.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::cycle::{Counts, Rules, Settled};
+use rustc_hash::FxHashMap;
+
+use super::cycle::{Counts, Settled};
+use super::failing::Rules;
 use super::queue::Mark;
-use super::timing::Gate;
-use super::{Action, Commitment, Cycle, Engine, Handled, Phase};
+use super::{Action, Commitment, Cycle, Engine, Handled, Phase, Then, totals};
 use crate::clock::Timestamp;
 use crate::event::Envelope;
 use crate::inbox::{
@@ -24,16 +25,14 @@ impl Engine {
         actions: &mut Vec<Action>,
     ) {
         let results = candidates.iter().map(|event| event.id).zip(handled.results).collect();
-        let rules =
-            Rules { now, backoff: &self.settings.backoff, effects_max: self.settings.effects_max, rng: &mut self.rng };
+        let rules = Rules { now, settings: &self.settings, rng: &mut self.rng };
         let mut settled = self.cycle.settle(rules, results);
         let transaction = self.transaction(&mut settled, handled.documents);
-        let commitment = Box::new(Commitment { transaction, settled });
-        if commitment.transaction.is_empty() {
-            return self.finish(*commitment, now, actions);
+        if transaction.is_empty() {
+            return self.finish(&transaction, settled, now, actions);
         }
-        actions.push(Action::Commit(commitment.transaction.clone()));
-        self.phase = Phase::Committing(commitment);
+        actions.push(Action::Commit(transaction.clone()));
+        self.phase = Phase::Committing(Box::new(Commitment { transaction, then: Then::Finish(Box::new(settled)) }));
     }
 
     fn transaction(&self, settled: &mut Settled, documents: Vec<DocumentWrite>) -> Arc<Transaction> {
@@ -91,6 +90,7 @@ impl Engine {
             | Phase::Handling { .. }
             | Phase::Recognising(_)
             | Phase::WaitingForStore(_)
+            | Phase::Counting
             | Phase::Ended) => {
                 self.phase = phase;
                 return;
@@ -99,7 +99,7 @@ impl Engine {
         match answer {
             Ok(Committed::Written) => {
                 self.store_answers();
-                self.finish(*commitment, now, actions);
+                self.written(*commitment, now, actions);
             }
             Ok(Committed::Fenced(orders)) => {
                 tracing::info!(
@@ -132,11 +132,13 @@ impl Engine {
     ) {
         let ours = rows.iter().filter(|row| row.written_by == Some(commitment.transaction.id)).count();
         if ours == commitment.transaction.rows.len() {
-            return self.finish(commitment, now, actions);
+            return self.written(commitment, now, actions);
         }
+        // What was counted may have been counted in a row that holds no more.
+        self.cycle.attempting = None;
         self.fenced += 1;
         self.fences_in_a_row = self.fences_in_a_row.saturating_add(1);
-        let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.order, row)).collect();
+        let mut rows: FxHashMap<_, _> = rows.into_iter().map(|row| (row.order, row)).collect();
         for write in &commitment.transaction.rows {
             rows.entry(write.row.order).or_insert_with(|| Row::new(write.row.order));
         }
@@ -160,7 +162,7 @@ impl Engine {
     }
 
     /// Somebody else wrote the row: perhaps the outcome, too. What still waits is performed again, under the same id.
-    fn forget_changed_outcomes(&mut self, rows: &HashMap<OrderId, Row>) {
+    fn forget_changed_outcomes(&mut self, rows: &FxHashMap<OrderId, Row>) {
         for row in rows.values() {
             let changed = self.cycle.rows.get(&row.order).is_some_and(|before| before.written_by != row.written_by);
             let outcomes = self.cycle.outcomes.len();
@@ -173,14 +175,22 @@ impl Engine {
     }
 
     /// The transaction is stored.
-    fn finish(&mut self, commitment: Commitment, now: Timestamp, actions: &mut Vec<Action>) {
-        let Commitment { transaction, settled } = commitment;
+    fn written(&mut self, commitment: Commitment, now: Timestamp, actions: &mut Vec<Action>) {
+        let Commitment { transaction, then } = commitment;
+        match then {
+            Then::Finish(settled) => self.finish(&transaction, *settled, now, actions),
+            Then::Attempt(event) => self.attempt(&transaction, event, actions),
+        }
+    }
+
+    fn finish(&mut self, transaction: &Transaction, settled: Settled, now: Timestamp, actions: &mut Vec<Action>) {
         self.fences_in_a_row = 0;
         if let Some(progress) = &transaction.progress {
             self.progress = Some(progress.clone());
         }
         self.count(&settled.counts);
-        self.judge_dependencies(&settled, now);
+        self.learn(&settled, now);
+        self.say_what_changed(transaction);
         for write in &transaction.rows {
             self.row_written(&write.row);
         }
@@ -197,34 +207,20 @@ impl Engine {
             self.lanes_busy.remove(order);
         }
         self.acknowledge(&settled.marks, now, actions);
+        self.attempt_ended();
         self.put_back(settled);
         self.cycle = Cycle::default();
         self.phase = Phase::Idle;
-        let away = [&self.store, &self.history, &self.dependency, &self.performing];
-        if !away.into_iter().any(Gate::is_shut) {
+        if !(self.store.is_shut() || self.history.is_shut()) {
             self.trouble = None;
         }
     }
 
-    fn row_written(&mut self, row: &Row) {
+    pub(super) fn row_written(&mut self, row: &Row) {
         let new = Row::new(row.order);
         let before = self.cycle.rows.get(&row.order).unwrap_or(&new);
-        let totals = &mut self.totals;
-        totals.behind = (totals.behind + row.behind()).saturating_sub(before.behind());
-        for (lane, before, counts) in [
-            (&row.applying, &before.applying, &mut totals.applying),
-            (&row.performing, &before.performing, &mut totals.performing),
-        ] {
-            if let Some(hold) = lane.hold() {
-                *counts.of_mut(hold.state) += 1;
-            }
-            if let Some(hold) = before.hold() {
-                let count = counts.of_mut(hold.state);
-                *count = count.saturating_sub(1);
-            }
-        }
-        totals.effects_waiting =
-            (totals.effects_waiting + u64::from(row.effects_waiting)).saturating_sub(u64::from(before.effects_waiting));
+        totals::row_written(&mut self.totals, before, row);
+        self.held_since.met(row);
         self.rows.put(row.clone());
     }
 
@@ -270,19 +266,11 @@ impl Engine {
         self.queue.put_back(settled.items_left);
     }
 
-    fn judge_dependencies(&mut self, settled: &Settled, now: Timestamp) {
-        if let Some(failure) = &settled.dependency_down {
-            self.trouble = Some(failure.text.clone().into_owned());
-            self.dependency.shut(now, &self.settings.backoff, &mut self.rng);
-        } else if settled.handled || (!settled.lanes_tried.is_empty() && !self.paused) {
-            self.dependency.clear();
-        }
-        if let Some(failure) = &settled.performing_down {
-            self.trouble = Some(failure.text.clone().into_owned());
-            self.performing.shut(now, &self.settings.backoff, &mut self.rng);
-        } else if !settled.performed.is_empty() {
-            self.performing.clear();
-        }
+    fn learn(&mut self, settled: &Settled, now: Timestamp) {
+        let (name, backoff) = (self.name, &self.settings.backoff);
+        let tried_lanes = !settled.lanes_tried.is_empty() && !self.paused;
+        self.dependency.learn(name, settled.applying.clone(), tried_lanes, (now, backoff, &mut self.rng));
+        self.performing.learn(name, settled.performing.clone(), false, (now, backoff, &mut self.rng));
     }
 
     fn count(&mut self, counts: &Counts) {

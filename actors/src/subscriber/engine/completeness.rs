@@ -8,9 +8,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use rustc_hash::{FxHashMap, FxHashSet};
+
 use crate::clock::Timestamp;
 use crate::history::Head;
+use crate::inbox::Row;
 use crate::log::Position;
+use crate::order::{OrderId, Version};
 
 /// Heads that are held back, and positions between them. The log is not read further beyond it.
 const HELD_MAX: usize = 1 << 16;
@@ -20,11 +24,18 @@ const OVERTAKEN_AFTER: Duration = Duration::from_secs(60);
 const RELAYED_WITHIN: Duration = Duration::from_secs(2);
 /// How long the broker may bring nothing before nothing is expected of it.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a head is held back before its row is read, if that is not in memory: it may be seen.
+const LOOKED_UP_AFTER: Duration = Duration::from_secs(1);
+/// And before it is read again.
+const LOOKED_UP_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// Heads whose rows are read at once.
+const LOOKED_UP_MAX: usize = 512;
 
 /// What was read of the log and is held back, and what is known of the queue.
 #[derive(Debug, Default)]
 pub(super) struct Completeness {
     held: VecDeque<Held>,
+    look_up: LookUp,
     /// When the newest event of the last deliveries was recorded.
     delivered: Option<Timestamp>,
     seen_empty_at: Option<Timestamp>,
@@ -33,6 +44,17 @@ pub(super) struct Completeness {
     /// When the broker last brought something, or something that it had brought was done with.
     active_at: Option<Timestamp>,
     consumption: Consumption,
+}
+
+/// Rows that are read because of the heads in front.
+#[derive(Debug, Default)]
+struct LookUp {
+    /// Whose rows were asked for last, and when.
+    asked: FxHashSet<OrderId>,
+    asked_at: Option<Timestamp>,
+    under_way: bool,
+    /// How far these orders are seen.
+    seen: FxHashMap<OrderId, Version>,
 }
 
 /// Whether the queue is consumed.
@@ -79,6 +101,41 @@ impl Completeness {
     /// The log was opened anew, and a scan of everything follows: these heads and positions mean nothing any more.
     pub(super) fn forget(&mut self) {
         self.held.clear();
+        self.look_up = LookUp::default();
+    }
+
+    /// The orders whose rows are to be read now, because the head in front has waited for a while and nobody knows whether
+    /// it is seen. `is_known`: its row is in memory.
+    pub(super) fn look_up(&mut self, now: Timestamp, is_known: impl Fn(OrderId) -> bool) -> Vec<OrderId> {
+        let due = self.looked_up_next().is_some_and(|next| next <= now);
+        let heads = self.held.iter().filter_map(|held| match held {
+            Held::Head { head, .. } => Some(head.order),
+            Held::Position(_) => None,
+        });
+        if !due || heads.clone().next().is_none_or(&is_known) {
+            return Vec::new();
+        }
+        let asked: FxHashSet<_> = heads.take(LOOKED_UP_MAX).filter(|order| !is_known(*order)).collect();
+        let orders = asked.iter().copied().collect();
+        self.look_up = LookUp { asked, asked_at: Some(now), under_way: true, seen: FxHashMap::default() };
+        orders
+    }
+
+    /// The answer to it; none when the store did not answer.
+    pub(super) fn looked_up(&mut self, rows: &[Row]) {
+        self.look_up.under_way = false;
+        self.look_up.seen = rows.iter().map(|row| (row.order, row.seen)).collect();
+    }
+
+    /// When the head in front is looked up. One that was looked up with those before it waits longer.
+    pub(super) fn looked_up_next(&self) -> Option<Timestamp> {
+        let look_up = &self.look_up;
+        let Some(Held::Head { head, arrived_at }) = self.held.front().filter(|_| !look_up.under_way) else {
+            return None;
+        };
+        let again = look_up.asked_at.filter(|_| look_up.asked.contains(&head.order));
+        let again = again.map(|asked| asked.after(LOOKED_UP_AGAIN_AFTER));
+        again.into_iter().chain([arrived_at.after(LOOKED_UP_AFTER)]).max()
     }
 
     /// The broker brought so many events, the newest of them recorded at that time.
@@ -119,6 +176,8 @@ impl Completeness {
 
     /// What may pass next. `is_seen`: the head is known already, and durably.
     pub(super) fn pass(&mut self, now: Timestamp, is_seen: impl Fn(&Head) -> bool) -> Option<Passed> {
+        let seen = &self.look_up.seen;
+        let is_seen = |head: &Head| is_seen(head) || seen.get(&head.order).is_some_and(|seen| *seen >= head.last);
         while let Some(held) = self.held.front() {
             let passes = match held {
                 Held::Head { head, arrived_at } => is_seen(head) || self.is_due(head, *arrived_at, now),

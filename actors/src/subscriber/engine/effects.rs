@@ -2,7 +2,9 @@
 //! outcome, so that after a restart nothing is different. Kept here: the orders that have some, a bounded number, and a
 //! few effects of those that are at work.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::inbox::RecordedEffect;
 use crate::order::OrderId;
@@ -19,13 +21,13 @@ pub(super) struct Effects {
     orders_max: usize,
     at_once_max: usize,
     /// Every order that is somewhere below, with what is loaded of it.
-    lanes: HashMap<OrderId, VecDeque<RecordedEffect>>,
+    lanes: FxHashMap<OrderId, VecDeque<RecordedEffect>>,
     to_load: VecDeque<OrderId>,
     to_perform: VecDeque<OrderId>,
     performing: usize,
     loading: Vec<OrderId>,
     /// Orders that got another effect while they were being loaded: the answer may be older than it.
-    added_meanwhile: HashSet<OrderId>,
+    added_meanwhile: FxHashSet<OrderId>,
     unlisted: Unlisted,
 }
 
@@ -47,12 +49,12 @@ impl Effects {
         Self {
             orders_max: orders_max.max(1),
             at_once_max: at_once_max.max(1),
-            lanes: HashMap::new(),
+            lanes: FxHashMap::default(),
             to_load: VecDeque::new(),
             to_perform: VecDeque::new(),
             performing: 0,
             loading: Vec::new(),
-            added_meanwhile: HashSet::new(),
+            added_meanwhile: FxHashSet::default(),
             unlisted: Unlisted { some: true, ..Unlisted::default() },
         }
     }
@@ -125,6 +127,12 @@ impl Effects {
                 self.take_in(order);
             }
         }
+    }
+
+    /// Somebody else has written rows: the store may have orders that nobody here knows of.
+    pub(super) fn ask_again(&mut self) {
+        self.unlisted.more |= self.unlisted.some;
+        self.unlisted.some = true;
     }
 
     /// The store did not answer to [`Effects::ask`].

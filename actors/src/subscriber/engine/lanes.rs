@@ -3,22 +3,32 @@
 
 use std::sync::Arc;
 
-use super::cycle::LaneRead;
+use super::cycle::{LaneRead, Looked};
 use super::{Action, Engine};
 use crate::clock::Timestamp;
 use crate::commit::Commit;
+use crate::event::Envelope;
 use crate::event_store::StoreError;
 use crate::inbox::{InboxError, Row, Work};
-use crate::order::OrderId;
+use crate::order::{OrderId, Version};
+
+/// How far history was asked about a lane that is tried.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// What was applied last, when it was asked.
+    applied: Version,
+    /// What the log has there, once that is known and only what is behind it is asked for.
+    looked: Option<Looked>,
+}
 
 impl Engine {
     /// Whether what comes only raises *seen*.
     pub(super) fn is_resting(&self) -> bool {
-        self.paused || self.dependency.is_shut()
+        self.paused || self.dependency.is_down()
     }
 
     pub(super) fn ask_for_lanes(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        let at_once = if self.dependency.is_shut() { 1 } else { self.settings.lanes_at_once_max };
+        let at_once = if self.dependency.is_down() { 1 } else { self.settings.lanes_at_once_max };
         if self.may_try_lanes(now)
             && self.lanes_busy.len() < at_once
             && let Some(until) = self.due_applying.ask(now)
@@ -60,11 +70,11 @@ impl Engine {
             Work::Performing => &mut self.due_performing,
         };
         let wait_max = self.settings.backoff.max.max(self.settings.backoff.first);
-        let rows = match answer {
+        let (rows, last) = match answer {
             Ok((rows, next)) => {
                 due.answered(next, now, wait_max);
                 self.store_answers();
-                rows
+                (rows, next.is_none())
             }
             Err(error) => {
                 due.answered(Some(now), now, wait_max);
@@ -74,9 +84,10 @@ impl Engine {
         for row in &rows {
             // An operator may have written it since it was kept.
             self.rows.put(row.clone());
+            self.held_since.met(row);
         }
         match work {
-            Work::Applying => self.try_lanes(rows, now, actions),
+            Work::Applying => self.try_lanes(rows, last, now, actions),
             Work::Performing => {
                 if !rows.iter().all(|row| self.effects.add_due(row.order)) {
                     self.due_performing.add(now);
@@ -85,41 +96,60 @@ impl Engine {
         }
     }
 
-    fn try_lanes(&mut self, rows: Vec<Row>, now: Timestamp, actions: &mut Vec<Action>) {
-        if rows.is_empty() && self.dependency.admits(now) {
+    fn try_lanes(&mut self, rows: Vec<Row>, last: bool, now: Timestamp, actions: &mut Vec<Action>) {
+        if rows.is_empty() && last && self.lanes_busy.is_empty() && self.dependency.admits(now) {
             // Nothing is left that could be tried to see whether the dependency is back.
-            self.dependency.clear();
+            self.dependency.forget(self.name);
         }
+        self.look_for_open_attempts(&rows);
         for row in rows {
             if self.lanes_busy.len() >= self.settings.lanes_at_once_max {
                 self.due_applying.add(now);
                 return;
             }
-            if self.lanes_busy.insert(row.order) {
-                actions.push(Action::ReadHistory {
-                    order: row.order,
-                    from: row.applied.next(),
-                    limit: self.settings.history_commits_max,
-                });
+            if !self.lanes_busy.contains_key(&row.order) {
+                self.lanes_busy.insert(row.order, Reading { applied: row.applied, looked: None });
+                actions.push(self.read_history(row.order, row.applied.max(Version::NONE.next())));
             }
         }
     }
 
-    pub(super) fn history(&mut self, order: OrderId, answer: Result<Vec<Arc<Commit>>, StoreError>, now: Timestamp) {
-        match answer {
-            Ok(commits) => {
-                self.history.clear();
-                let complete = commits.len() < self.settings.history_commits_max;
-                let events = commits.iter().flat_map(|commit| commit.envelopes()).map(Arc::new).collect();
-                self.lanes.push_back(LaneRead { order, events, complete });
-            }
+    fn read_history(&self, order: OrderId, from: Version) -> Action {
+        Action::ReadHistory { order, from, limit: self.settings.history_commits_max }
+    }
+
+    /// What was applied last is read as well: the log must still have it. When that is all that came, history may have
+    /// more, and is asked once more for what is behind it.
+    pub(super) fn history(
+        &mut self,
+        order: OrderId,
+        answer: Result<Vec<Arc<Commit>>, StoreError>,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(reading) = self.lanes_busy.get_mut(&order) else { return };
+        let commits = match answer {
+            Ok(commits) => commits,
             Err(error) => {
                 self.lanes_busy.remove(&order);
                 self.due_applying.add(now);
                 self.trouble = Some(error.to_string());
-                self.history.shut(now, &self.settings.backoff, &mut self.rng);
+                return self.history.shut(now, &self.settings.backoff, &mut self.rng);
             }
+        };
+        self.history.clear();
+        let applied = reading.applied;
+        let events: Vec<Envelope> = commits.iter().flat_map(|commit| commit.envelopes()).collect();
+        let found = events.iter().find(|event| event.version == applied).map(|event| event.id);
+        let again =
+            reading.looked.is_none() && !events.is_empty() && events.iter().all(|event| event.version <= applied);
+        let looked = *reading.looked.get_or_insert(Looked { at: applied, found });
+        if again {
+            return actions.push(self.read_history(order, applied.next()));
         }
+        let complete = commits.len() < self.settings.history_commits_max;
+        let events = events.into_iter().filter(|event| event.version > applied).map(Arc::new).collect();
+        self.lanes.push_back(LaneRead { order, looked: Some(looked), events, complete });
     }
 
     pub(super) fn go_on_with_effects(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
@@ -132,7 +162,7 @@ impl Engine {
         if let Some(orders) = self.effects.load() {
             actions.push(Action::LoadEffects(orders));
         }
-        let at_once = match (self.performing.is_shut(), self.performing.admits(now)) {
+        let at_once = match (self.performing.is_down(), self.performing.admits(now)) {
             (true, false) => 0,
             (true, true) => 1,
             (false, _) => self.settings.effects_at_once_max,

@@ -12,6 +12,7 @@ use crate::commit::{Commit, CommitKey};
 use crate::event::Envelope;
 use crate::history::Head;
 use crate::log::Position;
+use crate::order::{OrderId, Version};
 
 /// Something that waits.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub(super) enum Item {
     Event { envelope: Arc<Envelope>, source: Source },
     /// The order's stream reaches that far.
     Head(Head),
+    /// A scan has met all of the order's events, up to that one.
+    End { order: OrderId, last: Version },
     /// Everything in front of it came from before this place.
     Mark(Mark),
 }
@@ -98,6 +101,11 @@ impl Queue {
             }
             Some(_) | None => self.mark(Mark::Received { receipt, events: count }),
         }
+    }
+
+    /// A scan has met all of the order's events.
+    pub(super) fn push_end(&mut self, order: OrderId, last: Version) {
+        self.push(Item::End { order, last });
     }
 
     /// A head of the log.
@@ -193,7 +201,7 @@ impl Queue {
             Item::Event { source: Source::Log | Source::Scan, .. } => Some(&mut self.of_log),
             Item::Event { source: Source::Broker, .. } => Some(&mut self.of_broker),
             Item::Head(_) => Some(&mut self.heads),
-            Item::Mark(_) => None,
+            Item::End { .. } | Item::Mark(_) => None,
         }
     }
 }
@@ -202,7 +210,7 @@ impl Queue {
 pub(super) fn first_event(items: &VecDeque<Item>) -> Option<Timestamp> {
     items.iter().find_map(|item| match item {
         Item::Event { envelope, .. } => Some(envelope.recorded_at),
-        Item::Head(_) | Item::Mark(_) => None,
+        Item::Head(_) | Item::End { .. } | Item::Mark(_) => None,
     })
 }
 
@@ -218,7 +226,7 @@ mod tests {
     fn marks(items: &VecDeque<Item>) -> Vec<(Receipt, usize)> {
         let received = items.iter().filter_map(|item| match item {
             Item::Mark(Mark::Received { receipt, events }) => Some((*receipt, *events)),
-            Item::Event { .. } | Item::Head(_) | Item::Mark(_) => None,
+            Item::Event { .. } | Item::Head(_) | Item::End { .. } | Item::Mark(_) => None,
         });
         received.collect()
     }

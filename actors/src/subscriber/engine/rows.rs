@@ -1,6 +1,6 @@
 //! Rows kept in memory, a bounded number of them. A cached row is only a guess: every write is fenced by the stored one.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use crate::inbox::Row;
 use crate::order::OrderId;
@@ -9,14 +9,14 @@ use crate::order::OrderId;
 #[derive(Debug)]
 pub(super) struct Rows {
     half_max: usize,
-    young: HashMap<OrderId, Row>,
-    old: HashMap<OrderId, Row>,
+    young: FxHashMap<OrderId, Row>,
+    old: FxHashMap<OrderId, Row>,
 }
 
 impl Rows {
     /// At most `max` rows.
     pub(super) fn new(max: usize) -> Self {
-        Self { half_max: (max / 2).max(1), young: HashMap::new(), old: HashMap::new() }
+        Self { half_max: (max / 2).max(1), young: FxHashMap::default(), old: FxHashMap::default() }
     }
 
     /// The order's row, when it is kept.

@@ -24,8 +24,18 @@ pub(super) struct Gate {
 impl Gate {
     /// It did not answer: it is left alone for a while.
     pub(super) fn shut(&mut self, now: Timestamp, backoff: &Backoff, rng: &mut StdRng) {
+        self.shut_for(|attempts| wait(backoff, attempts, rng), now);
+    }
+
+    /// As [`Gate::shut`], for as long as that says after so many failures.
+    pub(super) fn shut_for(&mut self, wait: impl FnOnce(u32) -> Duration, now: Timestamp) {
         self.attempts = self.attempts.saturating_add(1);
-        self.until = Some(now.after(wait(backoff, self.attempts, rng)));
+        self.until = Some(now.after(wait(self.attempts)));
+    }
+
+    /// It may be asked then, and is as far away as it was.
+    pub(super) fn open_at(&mut self, at: Timestamp) {
+        self.until = self.until.map(|_| at);
     }
 
     /// It answered.

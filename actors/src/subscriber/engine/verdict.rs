@@ -1,0 +1,69 @@
+//! What an event is to its lane, by the order's row alone.
+
+use super::failing::{ends_processes, event_head};
+use crate::event::{Envelope, EventId};
+use crate::inbox::Row;
+
+/// What an event is to its lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It was handled before.
+    Duplicate,
+    /// It comes before what was applied, and was made later: one of them is of another log.
+    Younger,
+    /// Another event was applied in its place.
+    Conflict,
+    /// Something before it is missing.
+    Gap,
+    /// Its lane is held, or what comes is only to be seen.
+    Waits,
+    /// Too many effects of its order wait.
+    Crowded,
+    /// Whoever attempted it did not survive.
+    EndsProcesses,
+    /// It is to be handled.
+    Next,
+}
+
+/// How an event meets its lane.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Meeting {
+    /// History brought it, for a lane that is tried.
+    pub(super) in_lane: bool,
+    /// What comes only raises *seen*.
+    pub(super) resting: bool,
+    /// Too many effects of its order wait.
+    pub(super) crowded: bool,
+    /// The attempt that the row tells of is this one.
+    pub(super) attempted: bool,
+    pub(super) attempts_max: u32,
+}
+
+/// The verdict. What is met first holds: nothing is handled that a row speaks against.
+pub(super) fn verdict(event: &Envelope, row: &Row, meeting: Meeting) -> Verdict {
+    let Meeting { in_lane, resting, crowded, attempted, attempts_max } = meeting;
+    let admitted = in_lane || attempted || (row.applying.is_ready() && !resting);
+    if event.version == row.applied && row.applied_event.is_some_and(|applied| applied != event.id) {
+        Verdict::Conflict
+    } else if event.version < row.applied && row.applied_event.is_some_and(|applied| is_later(event.id, applied)) {
+        Verdict::Younger
+    } else if event.version <= row.applied {
+        Verdict::Duplicate
+    } else if !admitted {
+        Verdict::Waits
+    } else if crowded {
+        Verdict::Crowded
+    } else if event.version != row.applied.next() {
+        Verdict::Gap
+    } else if !attempted && ends_processes(&row.applying, &event_head(event), attempts_max) {
+        Verdict::EndsProcesses
+    } else {
+        Verdict::Next
+    }
+}
+
+/// Only a guess where several processes make events: their clocks differ.
+fn is_later(one: EventId, other: EventId) -> bool {
+    let made = |id: EventId| id.0.get_timestamp().map(|made| made.to_unix());
+    made(one).zip(made(other)).is_some_and(|(one, other)| one > other)
+}
