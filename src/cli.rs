@@ -76,8 +76,8 @@ enum Command {
     Tree(client::Server),
     /// Show what was restarted or quarantined, and why; the latest last.
     Restarts(client::Server),
-    /// Show how far each subscriber is, and what holds it up.
-    Subscribers(client::Server),
+    /// Show how far each subscriber is, and what holds it up; let one rest, or go on.
+    Subscribers(subscribers::Args),
     /// Take over orders of the older shape, one JSON object a line.
     ///
     /// What is there already is recognised: an import that was cut off is simply run again.
@@ -105,7 +105,7 @@ pub fn run(serve: impl FnOnce(Config, Only) -> ExitCode) -> ExitCode {
         Some(Command::Order(args)) => order::run(args),
         Some(Command::Tree(server)) => tree::run(&server),
         Some(Command::Restarts(server)) => restarts::run(&server),
-        Some(Command::Subscribers(server)) => subscribers::run(&server),
+        Some(Command::Subscribers(args)) => subscribers::run(args),
         Some(Command::Import(args)) => import::run(args),
         Some(Command::Copy(args)) => copy::run(args),
         Some(Command::Key(key)) => key::run(key),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use reqwest::{Client, RequestBuilder, Response, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::CommandError;
 use crate::auth::Secret;
@@ -118,6 +119,12 @@ impl Docket {
     pub(super) async fn post(&self, client: &Client, path: &str, body: Vec<u8>) -> Result<String, CommandError> {
         let answer = self.answer(client.post(self.at(path)?).body(body)).await?;
         answer.text().await.map_err(|error| self.broke_off(&error))
+    }
+
+    /// What `path` answers when it is told to do something.
+    pub(super) async fn tell<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, CommandError> {
+        let answer = self.answer(client()?.post(self.at(path)?).json(body)).await?;
+        answer.json().await.map_err(|error| self.broke_off(&error))
     }
 
     async fn answer(&self, request: RequestBuilder) -> Result<Response, CommandError> {

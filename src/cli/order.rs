@@ -1,4 +1,7 @@
-//! `docket order ID`: an order, now or earlier.
+//! `docket order ID`: an order, now or earlier; of the present one also how far each subscriber is with it, and what
+//! operators discarded.
+
+mod subscribers;
 
 use std::process::ExitCode;
 
@@ -41,16 +44,24 @@ struct Item {
 
 pub(super) fn run(args: Args) -> Done {
     let id = args.id;
+    let docket = args.server.docket()?;
     let path = match (args.version, args.at) {
         (Some(version), _) => format!("api/orders/{id}?version={version}"),
         (None, Some(at)) => format!("api/orders/{id}?at={at}"),
         (None, None) => format!("api/orders/{id}"),
     };
-    let order: Value = block_on(args.server.docket()?.get(&path))?;
+    let mut order: Value = block_on(docket.get(&path))?;
+    // Subscribers have no past.
+    let with_subscribers = args.version.is_none() && args.at.is_none();
+    let subscribers = if with_subscribers { subscribers::of(&docket, id)? } else { Value::Null };
     if args.server.json {
+        if let (Some(order), Value::Array(_)) = (order.as_object_mut(), &subscribers) {
+            order.insert("subscribers".to_owned(), subscribers);
+        }
         print_json(&order)?;
     } else {
         show(&order)?;
+        subscribers::show(subscribers)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,6 +3,7 @@
 
 mod access;
 mod stub;
+mod subscribers;
 
 use std::borrow::Cow;
 use std::io::{Read, Write};
@@ -18,6 +19,7 @@ use actors::nodes::{Process, Roll};
 use actors::order::Version;
 use actors::order::aggregate::Status;
 use actors::order::error::{CommandError, FieldError, NotDone, ReadError, Refusal};
+use actors::subscriber::actor::SubscriberHandle;
 use actors::supervisor::{Ledger, Node};
 use docket::config::Config;
 use docket::http::{KINDS, Limits, Listeners, Part, Readiness, Server, Service};
@@ -102,6 +104,15 @@ impl Docket {
     }
 
     fn with(change: impl FnOnce(&mut Config), orders: bool) -> Self {
+        Self::with_subscribers(change, orders, Vec::new(), Roll::new(process()))
+    }
+
+    fn with_subscribers(
+        change: impl FnOnce(&mut Config),
+        orders: bool,
+        subscribers: Vec<SubscriberHandle>,
+        nodes: Roll,
+    ) -> Self {
         let mut config = Config::load(None, []).expect("the defaults");
         config.http.bind.set_port(0);
         config.ops.bind.set_port(0);
@@ -113,9 +124,9 @@ impl Docket {
             orders: orders.then(|| Arc::clone(&stub) as _),
             history: None,
             readiness: Arc::clone(&ready) as _,
-            nodes: Roll::new(process()),
+            nodes,
             tree: Node::root("docket", Arc::new(SystemClock), Ledger::new("test"), 1),
-            subscribers: Vec::new(),
+            subscribers,
             relay: None,
             limits: Limits::of(&config),
         };
