@@ -12,12 +12,17 @@ use uuid::Uuid;
 use super::*;
 use crate::broker::Tag;
 use crate::commit::{CommitId, StreamEnd};
+use crate::event::EventId;
 use crate::inbox::{DocumentKey, HoldState, Lane, OutcomeKind, RowWrite, Which};
 use crate::log::LogId;
 use crate::testing::commits::commit;
 use crate::testing::inbox::{Fault, MemoryInbox};
 
+mod backups;
 mod broker;
+mod careful;
+mod failing;
+mod outage;
 
 const LOG: LogId = LogId(Uuid::from_u128(1));
 
@@ -55,6 +60,12 @@ struct World {
     /// How often an event's handler is still to fail.
     failing: HashMap<EventKey, (u32, Failure)>,
     failing_effects: HashMap<EventKey, (u32, Failure)>,
+    /// What no handler here can read.
+    undecodable: Vec<EventKey>,
+    /// Whether everything fails, and how.
+    outage: Option<Failure>,
+    /// How often a handler was called.
+    handled: Vec<EventKey>,
     performed: Vec<(OrderId, Version)>,
     /// What the broker brought, and up to where it was told that it need not do so again.
     received: Vec<(Receipt, Vec<EventKey>)>,
@@ -76,6 +87,9 @@ impl World {
             log: Vec::new(),
             failing: HashMap::new(),
             failing_effects: HashMap::new(),
+            undecodable: Vec::new(),
+            outage: None,
+            handled: Vec::new(),
             performed: Vec::new(),
             received: Vec::new(),
             acknowledged: None,
@@ -87,12 +101,21 @@ impl World {
     }
 
     fn engine(&self) -> Engine {
+        self.engine_with(self.settings())
+    }
+
+    fn engine_with(&self, settings: Settings) -> Engine {
+        let begun = Begun { unclean: self.unclean, ..self.inbox.begin_now() };
+        Engine::new("test", settings, begun, 7)
+    }
+
+    fn settings(&self) -> Settings {
         let backoff = super::super::settings::Backoff {
             first: Duration::from_millis(100),
             factor: 2.0,
             max: Duration::from_millis(1_000),
         };
-        let settings = Settings {
+        Settings {
             batch_events_max: 7,
             queue_events_max: 64,
             rows_cached_max: 6,
@@ -104,9 +127,7 @@ impl World {
             failing_orders_max: self.failing_orders_max,
             backoff,
             ..Settings::default()
-        };
-        let begun = Begun { unclean: self.unclean, ..self.inbox.begin_now() };
-        Engine::new("test", settings, begun, 7)
+        }
     }
 
     /// The answer to an action; `None` for what has none.
@@ -152,7 +173,20 @@ impl World {
                 results.push(EventResult::Failed(failure.clone()));
                 continue;
             }
-            if let Some((times, failure)) = self.failing.get_mut(&(event.order, event.version))
+            let name = (event.order, event.version);
+            self.handled.push(name);
+            if self.undecodable.contains(&name) {
+                let failure = Failure::permanent("from the future");
+                failed.insert(event.order, failure.clone());
+                results.push(EventResult::Undecodable(failure));
+                continue;
+            }
+            if let Some(failure) = &self.outage {
+                failed.insert(event.order, failure.clone());
+                results.push(EventResult::Failed(failure.clone()));
+                continue;
+            }
+            if let Some((times, failure)) = self.failing.get_mut(&name)
                 && *times > 0
             {
                 *times -= 1;
@@ -192,6 +226,9 @@ impl World {
 
     fn perform(&mut self, effect: RecordedEffect) -> Performed {
         let key = (effect.effect.order, effect.effect.version);
+        if let Some(failure) = self.outage.clone() {
+            return Performed { effect, result: Err(failure), at: self.now };
+        }
         let failure = self.failing_effects.get_mut(&key).filter(|(times, _)| *times > 0).map(|(times, failure)| {
             *times -= 1;
             failure.clone()
@@ -276,7 +313,11 @@ impl World {
     }
 
     fn begun(&mut self) -> Engine {
-        let mut engine = self.engine();
+        self.begun_with(self.settings())
+    }
+
+    fn begun_with(&mut self, settings: Settings) -> Engine {
+        let mut engine = self.engine_with(settings);
         self.settle_all(&mut engine, Input::Opened(position(0, None)));
         self.settle_all(&mut engine, Input::ScanEnded);
         engine
@@ -288,7 +329,11 @@ impl World {
     }
 
     fn row(&self, order: OrderId) -> Row {
-        self.inbox.rows_now(&[order]).pop().expect("a row")
+        self.row_of(order).expect("a row")
+    }
+
+    fn row_of(&self, order: OrderId) -> Option<Row> {
+        self.inbox.rows_now(&[order]).pop()
     }
 
     fn hold(&self, order: OrderId) -> HoldState {

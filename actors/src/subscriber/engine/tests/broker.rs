@@ -277,6 +277,42 @@ fn a_backlog_that_the_broker_brings_is_not_read_from_the_log_as_well() {
 }
 
 #[test]
+fn a_head_whose_row_is_not_in_memory_holds_no_position_back_when_its_row_says_that_it_is_seen() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    // More orders than are kept in memory, one of them held, and one of which the broker brings nothing.
+    let commits: Vec<_> = (0..50).flat_map(|_| order(&[1])).collect();
+    world.failing.insert((commits[3].order(), Version(1)), (u32::MAX, Failure::permanent("never")));
+    world.log.extend_from_slice(&commits);
+    for (tag, commit) in (1..).zip(&commits[..49]) {
+        world.receive(&mut engine, tag, events(std::slice::from_ref(commit)));
+    }
+    for (count, page) in [(49, &commits[..49]), (50, &commits[49..])] {
+        let heads = page.iter().map(|commit| head(commit)).collect();
+        world.settle(&mut engine, Input::Heads(heads, position(count, None)));
+    }
+    world.pass_time(Duration::from_millis(999));
+    world.settle(&mut engine, Input::Tick);
+    assert_eq!(world.followed(), "0");
+    let mut looks = 0;
+    for _ in 0..20 {
+        world.pass_time(Duration::from_secs(1));
+        let mut actions = VecDeque::from(engine.step(Input::Tick, world.now));
+        while let Some(action) = actions.pop_front() {
+            looks += usize::from(matches!(action, Action::LookUpHeads(_)));
+            if let Some(input) = world.answer(action) {
+                actions.extend(engine.step(input, world.now));
+            }
+        }
+    }
+    let row = |commit: &Arc<Commit>| world.inbox.rows_now(&[commit.order()]).pop();
+    assert!(commits[..49].iter().all(|commit| row(commit).is_some()) && row(&commits[49]).is_none());
+    assert_eq!(engine.status().missed, 0);
+    assert!((2..=6).contains(&looks), "{looks} looks at a head that is not seen, in twenty seconds");
+    assert_eq!(world.followed(), "49", "up to the head that nobody brought");
+}
+
+#[test]
 fn a_paused_subscriber_acknowledges_and_keeps_what_it_has_seen() {
     let mut world = World::new();
     let mut engine = world.begun();
