@@ -1,5 +1,5 @@
 //! The way out of one machine: brings what is in a data folder to MongoDB. Commits go as they are stored, under the same
-//! keys and with the same ids; rows, documents and effects of every subscriber likewise.
+//! keys and with the same ids; rows, documents, effects and discards of every subscriber likewise.
 //!
 //! Not brought: positions and terms (the new store has a log of its own: each subscriber reads it once from its beginning
 //! and finds that it knows everything), snapshots (made again), and the ledger (the history of this machine).

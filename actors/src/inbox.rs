@@ -46,7 +46,8 @@ pub trait Inbox: Send + Sync {
     async fn renew(&self, term: Term) -> Result<Renewed, InboxError>;
 
     /// Says that the term has ended in order, with nothing under way ([`Begun::unclean`]), and gives up the lease, so
-    /// that another process can begin at once. The term goes on to be the present one until then.
+    /// that another process can begin at once. The term goes on to be the present one until then; whoever writes in it,
+    /// or renews it, takes all of that back.
     async fn release(&self, term: Term) -> Result<(), InboxError>;
 
     /// What holds now, whoever is at work.
@@ -108,7 +109,7 @@ pub trait Inbox: Send + Sync {
         limit: usize,
     ) -> Result<Vec<RecordedEffect>, InboxError>;
 
-    /// What operators decided about an order's events and effects, oldest first.
+    /// What operators decided about an order's events and effects, in the order in which their transactions were made.
     async fn discards(&self, order: OrderId) -> Result<Vec<Discard>, InboxError>;
 
     /// Whether the subscriber is to rest. Kept over restarts; obeyed at [`Inbox::begin`] and by whoever is told.

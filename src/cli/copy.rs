@@ -128,14 +128,15 @@ fn summary(report: &Report, uri: &Uri, folder: &Path) -> String {
     let commits = &report.commits;
     lines.push(format!("  {} commits, SHA-256 {}", HumanCount(commits.count), commits.sha256));
     lines.extend(report.subscribers.iter().map(|subscriber| {
-        let Total { name, paused, rows, documents, effects, effects_waiting, sum } = subscriber;
+        let Total { name, paused, rows, documents, effects, effects_waiting, discards, sum } = subscriber;
         format!(
-            "  {name}{}: {} rows, {} documents, {} effects ({} to be performed), SHA-256 {}",
+            "  {name}{}: {} rows, {} documents, {} effects ({} to be performed), {} discards, SHA-256 {}",
             if *paused { ", paused" } else { "" },
             HumanCount(*rows),
             HumanCount(*documents),
             HumanCount(*effects),
             HumanCount(*effects_waiting),
+            HumanCount(*discards),
             sum.sha256
         )
     }));

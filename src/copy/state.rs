@@ -1,4 +1,4 @@
-//! A subscriber's state: its rows, documents and effects of the present generation, brought as they are and compared one
+//! A subscriber's state: its rows and documents of the present generation, its effects and discards, brought as they are and compared one
 //! by one. The term begins anew, so that nothing old can write; the position stays behind.
 
 use actors::event_store::StoreError;
@@ -11,7 +11,7 @@ use super::compare::{Sum, Summing};
 use super::{CopyError, Copying, Source, Step, Target};
 use crate::mongo::inbox::import::{self, Import, Inserted, Kind};
 use crate::sqlite::SqliteInbox;
-use crate::sqlite::inbox::export::{self, EffectPlace, Standing};
+use crate::sqlite::inbox::export::{self, DiscardPlace, EffectPlace, Standing};
 
 /// A subscriber's file.
 pub(super) struct Subscriber {
@@ -39,6 +39,7 @@ enum Behind {
     Row(Option<OrderId>),
     Document(Option<(String, String)>),
     Effect(Option<EffectPlace>),
+    Discard(Option<DiscardPlace>),
     All,
 }
 
@@ -57,6 +58,9 @@ pub struct Total {
     pub effects: u64,
     /// Those of them that have no outcome: they are performed when docket runs.
     pub effects_waiting: u64,
+    /// What operators decided.
+    #[serde(default)]
+    pub discards: u64,
     /// All of them together, as they are stored in MongoDB.
     pub sum: Sum,
 }
@@ -106,12 +110,20 @@ impl Subscriber {
             }
             Behind::Effect(after) => {
                 let effects = self.inbox.effects_after(*after).await?;
-                let next = effects.last().map_or(Behind::All, |last| Behind::Effect(Some(EffectPlace::of(last))));
+                let next =
+                    effects.last().map_or(Behind::Discard(None), |last| Behind::Effect(Some(EffectPlace::of(last))));
                 let waiting = effects.iter().filter(|effect| effect.outcome.is_none()).count() as u64;
                 let stored = effects.iter().map(import::effect).collect::<Result<_, _>>()?;
                 Ok(Page { kind: Kind::Effect, stored, waiting, next })
             }
-            Behind::All => Ok(Page { kind: Kind::Effect, stored: Vec::new(), waiting: 0, next: Behind::All }),
+            Behind::Discard(after) => {
+                let discards = self.inbox.discards_after(*after).await?;
+                let next = discards.last().map_or(Behind::All, |(place, _)| Behind::Discard(Some(*place)));
+                let stored =
+                    discards.iter().map(|(place, discard)| import::discard(discard, place.written_by, place.place));
+                Ok(Page { kind: Kind::Discard, stored: stored.collect::<Result<_, _>>()?, waiting: 0, next })
+            }
+            Behind::All => Ok(Page { kind: Kind::Discard, stored: Vec::new(), waiting: 0, next: Behind::All }),
         }
     }
 }
@@ -185,7 +197,7 @@ pub(super) async fn compare(
     let of = subscriber.inbox.count(subscriber.standing.generation).await;
     let of = of.map_err(|error| unreadable(&subscriber.name, error))?;
     watch(Step::Begins { what: &format!("{}, read back", subscriber.name), of, done: 0 });
-    let (mut counts, mut waiting) = ([0; 3], 0);
+    let (mut counts, mut waiting) = ([0; Kind::ALL.len()], 0);
     let (mut here, mut there) = (Summing::default(), Summing::default());
     let mut behind = Behind::Row(None);
     while behind != Behind::All {
@@ -205,16 +217,16 @@ pub(super) async fn compare(
         watch(Step::Done(ids.len() as u64));
         behind = page.next;
     }
-    for kind in [Kind::Row, Kind::Document, Kind::Effect] {
+    for kind in Kind::ALL {
         no_more(&import, target, kind, counts[kind as usize]).await?;
     }
     let (sum, theirs) = (here.sum(), there.sum());
     if sum != theirs {
         return Err(CopyError::Differs(format!("{} has {sum} here, {theirs} there", subscriber.name)));
     }
-    let [rows, documents, effects] = counts;
+    let [rows, documents, effects, discards] = counts;
     let (name, paused) = (subscriber.name.clone(), subscriber.standing.paused);
-    Ok(Total { name, paused, rows, documents, effects, effects_waiting: waiting, sum })
+    Ok(Total { name, paused, rows, documents, effects, effects_waiting: waiting, discards, sum })
 }
 
 /// Everything in the folder is there. Whether there is more is seen by counting.
@@ -234,8 +246,8 @@ async fn no_more(import: &Import, target: &Target, kind: Kind, expected: u64) ->
 /// Lets dockets have it.
 pub(super) async fn hand_over(subscriber: &Subscriber, target: &Target) -> Result<(), CopyError> {
     let import = subscriber.import(target);
-    let Standing { generation, paused, .. } = subscriber.standing;
-    let handed = target.patience.done(async || import.hand_over(generation, paused).await);
+    let Standing { generation, paused, unclean, .. } = subscriber.standing;
+    let handed = target.patience.done(async || import.hand_over(generation, paused, unclean).await);
     if handed.await? { Ok(()) } else { Err(begun_there(&import)) }
 }
 

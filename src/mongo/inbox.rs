@@ -39,19 +39,21 @@ use self::discards::StoredDiscard;
 use self::documents::StoredDocument;
 use self::effects::{OfOrder, StoredEffect};
 use self::rows::{RowId, StoredRow};
-use self::schema::{DISCARDS, DOCUMENTS, EFFECTS, INBOX, ONLY, SUBSCRIBER, Subscriber};
+use self::schema::{DISCARDS, DOCUMENTS, EFFECTS, INBOX, ONLY, OPERATOR, SUBSCRIBER, Subscriber};
 use self::statements::Refused;
 use self::transaction::{Attempt, Writer};
 use super::error::store_error;
-use super::lease::{Acquired, Free, Held, Lease, Seen};
+use super::lease::{Acquired, BLOCKED_AFTER, Free, Held, Lease, Seen};
 use super::server::{Failed, Server};
 
 /// How long the rows of lanes that are held may take to be counted: some ten million.
 const TOTALS_WITHIN: Duration = Duration::from_secs(60);
-/// How often a transaction is begun when the server says that it may succeed.
-const ATTEMPTS_MAX: u32 = 5;
-/// The wait after the first attempt; it grows with each.
+/// How long a transaction is begun again when the server says that it may succeed: when others are in its way.
+const AGAIN_FOR: Duration = Duration::from_secs(3);
+/// The wait after the first attempt; it grows with each of the first ones.
 const AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// So often it grows.
+const AGAIN_GROWS_MAX: u32 = 5;
 /// Orders with many effects whose effects are loaded at once.
 const LOADS_AT_ONCE: usize = 8;
 /// Most documents that the server sends at once; what it sends is at most 16 MiB in any case.
@@ -225,10 +227,36 @@ impl MongoInbox {
             let by = last.document.get_str("holder").unwrap_or("another process").to_owned();
             return Err(InboxError::Held { by, ends_in });
         }
-        if let Ok(session) = last.document.get_document("session") {
-            self.end_session(session).await;
+        for of_whom in ["session", OPERATOR] {
+            if let Ok(session) = last.document.get_document(of_whom) {
+                self.end_session(session).await;
+            }
         }
         Ok(())
+    }
+
+    /// Says whose session an operator's transaction is of, so that others can end it when nobody goes on with it. Waits
+    /// until nobody is writing; when somebody is all the time nothing was changed.
+    async fn announce(&self, writer: &mut Writer) -> Result<(), String> {
+        self.clear_way_of(writer).await;
+        let subscriber = self.subscriber();
+        let fields = vec![doc! { "$set": { OPERATOR: { "$literal": self.session_id.clone() } } }];
+        let announced = subscriber.find_one_and_update(doc! { "_id": ONLY }, fields).max_time(BLOCKED_AFTER);
+        let announced = self.server.answer(async { announced.await.map(drop) });
+        announced.await.map_err(|failed| failed.into_error().to_string())
+    }
+
+    /// Ends the last transaction of an operator in another process, which may have been frozen in the middle of it. Where
+    /// somebody goes on with it, it is begun once more.
+    async fn end_operators(&self) {
+        let Ok(Some(document)) = self.server.answer(self.subscriber().find_one(doc! { "_id": ONLY })).await else {
+            return;
+        };
+        if let Ok(session) = document.get_document(OPERATOR)
+            && *session != self.session_id
+        {
+            self.end_session(session).await;
+        }
     }
 
     /// Ends a transaction that nobody goes on with: until then it holds the subscriber's document, a minute perhaps.
@@ -403,12 +431,21 @@ impl Inbox for MongoInbox {
     async fn commit(&self, transaction: Arc<Transaction>) -> Result<Committed, InboxError> {
         let commands = statements::commands(&self.lease, &transaction)?;
         let mut writer = self.writer.lock().await;
-        let mut refusal = String::new();
-        let mut perhaps = false;
-        for attempt in 0..ATTEMPTS_MAX {
-            sleep(AGAIN_AFTER * attempt).await;
+        let (mut refusal, mut perhaps) = (String::new(), false);
+        let since = Instant::now();
+        for attempt in 0_u32.. {
+            if attempt > 0 && since.elapsed() > AGAIN_FOR {
+                break;
+            }
+            sleep(AGAIN_AFTER * attempt.min(AGAIN_GROWS_MAX)).await;
             // An earlier attempt may be stored, whatever is wrong with this one.
             let perhaps_not = |error: InboxError| if perhaps { InboxError::Unknown(error.to_string()) } else { error };
+            if transaction.term.is_none()
+                && let Err(why) = self.announce(&mut writer).await
+            {
+                refusal = why;
+                continue;
+            }
             match self.attempt(&mut writer, &commands).await.map_err(perhaps_not)? {
                 Attempt::Written => return Ok(Committed::Written),
                 Attempt::Refused(Refused::Superseded) => return Ok(Committed::Superseded),
@@ -428,6 +465,7 @@ impl Inbox for MongoInbox {
                 }
             }
         }
+        self.end_operators().await;
         Err(if perhaps { InboxError::Unknown(refusal) } else { InboxError::Away(refusal) })
     }
 

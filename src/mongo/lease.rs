@@ -19,7 +19,7 @@ use super::error;
 use super::server::{Failed, Server};
 
 /// How long a transaction that is under way may keep a process waiting that wants the lease.
-const BLOCKED_AFTER: Duration = Duration::from_millis(500);
+pub const BLOCKED_AFTER: Duration = Duration::from_millis(500);
 
 /// A lease, as one process sees it. The document exists, with `term`, `holder` and `until`; from the
 /// first term on also with `lasts_ms`, for how long the holder wants it.

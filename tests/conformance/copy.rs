@@ -89,6 +89,7 @@ async fn what_the_ports_give_is_what_they_gave() {
     let [_, notification] = &report.subscribers[..] else { panic!("{report:?}") };
     assert_eq!((&*notification.name, notification.rows), ("notification", 1_100));
     assert_eq!(notification.effects_waiting, before.totals[0].effects_waiting);
+    assert_eq!(notification.discards, folder::discards(1_100));
 
     let log = Store::open(&target.server, &target.database).await.expect("a store").log_id();
     let again = copied(folder.path(), &target, |_| {}).await.expect("a report");
@@ -225,10 +226,13 @@ async fn a_commit_that_nobody_brought_is_found() {
 }
 
 #[tokio::test]
-async fn a_row_a_document_and_an_effect_that_were_changed_are_found() {
-    for (collection, field, kind) in
-        [("documents", "body", "document"), ("effects", "body", "effect"), ("inbox", "_id", "row")]
-    {
+async fn a_row_a_document_an_effect_and_a_discard_that_were_changed_are_found() {
+    for (collection, field, kind) in [
+        ("documents", "body", "document"),
+        ("effects", "body", "effect"),
+        ("discards", "body", "discard"),
+        ("inbox", "_id", "row"),
+    ] {
         let error = spoilt("notification, read back", "_notification", collection, async move |stored| {
             if field == "_id" {
                 let seen = doc! { "$inc": { "seen": 1 } };

@@ -1,11 +1,12 @@
 //! The inbox in a SQLite file, in MongoDB and in memory: the conformance suite, and what only a file can show.
 
+mod earlier;
 mod mongo;
 
 use std::sync::Arc;
 
 use actors::inbox::{Inbox, InboxError};
-use actors::testing::conformance::inbox::{self as suite, extremes};
+use actors::testing::conformance::inbox::{self as suite, extremes, holds, operators};
 use actors::testing::inbox::MemoryInbox;
 use docket::sqlite::DataDirectory;
 use docket::sqlite::inbox::SqliteInbox;
@@ -46,6 +47,18 @@ conformance!(
     suite::effects_wait_for_their_outcome,
     suite::documents_are_replaced_and_deleted,
     suite::rest_is_kept,
+    suite::a_term_ends_in_order_when_it_is_given_up,
+    holds::a_hold_comes_back_with_everything,
+    holds::every_kind_of_failure_comes_back,
+    holds::held_lanes_come_in_pages,
+    holds::totals_are_what_the_rows_add_up_to,
+    operators::an_operator_writes_in_any_term,
+    operators::a_row_that_changed_fences_an_operator,
+    operators::an_operator_fences_whoever_is_at_work,
+    operators::an_operator_writes_the_present_generation,
+    operators::an_operators_transaction_recognises_itself,
+    operators::discards_are_kept_once_in_their_order,
+    operators::an_effect_is_discarded_for_good,
     extremes::documents_of_any_size_under_any_id,
     extremes::thousands_of_rows_and_many_bytes_at_once,
     extremes::the_same_transaction_twice_at_once,

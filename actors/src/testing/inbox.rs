@@ -126,13 +126,14 @@ impl MemoryInbox {
         tables.term.0 += 1;
         let term = tables.term;
         tables.holders.push((term, self.process.as_ref().map(|process| Arc::clone(&process.holder))));
-        self.hold(&mut tables);
+        let unclean = tables.at_work;
+        self.go_on(&mut tables);
         Begun {
             term,
             lease: self.length(),
             held_after: Duration::ZERO,
             present: tables.present(),
-            unclean: std::mem::replace(&mut tables.at_work, true),
+            unclean,
             progress: tables.progress.clone(),
             totals: tables.totals(),
         }
@@ -225,7 +226,7 @@ impl MemoryInbox {
     fn commit_in(&self, tables: &mut Tables, transaction: &Transaction) -> Committed {
         let committed = tables.commit(transaction);
         if committed == Committed::Written && transaction.term.is_some() {
-            self.hold(tables);
+            self.go_on(tables);
         }
         committed
     }
@@ -234,7 +235,9 @@ impl MemoryInbox {
         self.process.as_ref().map(|process| process.length)
     }
 
-    fn hold(&self, tables: &mut Tables) {
+    /// The term goes on, whatever was said before.
+    fn go_on(&self, tables: &mut Tables) {
+        tables.at_work = true;
         if let Some(Process { holder, length }) = &self.process {
             tables.lease = Some(Lease { holder: Arc::clone(holder), until: tables.now() + *length });
         }
@@ -351,7 +354,7 @@ impl Inbox for MemoryInbox {
         if tables.term != term {
             return Ok(Renewed::Superseded);
         }
-        self.hold(&mut tables);
+        self.go_on(&mut tables);
         Ok(Renewed::Held { lease: self.length(), present: tables.present() })
     }
 

@@ -4,14 +4,15 @@
 use std::collections::HashMap;
 
 use actors::event_store::StoreError;
-use actors::inbox::{Body, DocumentKey, Generation, InboxError, RecordedEffect, Row};
+use actors::inbox::{Body, Discard, DocumentKey, Generation, InboxError, RecordedEffect, Row, TransactionId};
 use mongodb::bson::{DateTime, Document, RawDocument, RawDocumentBuf, doc};
 use mongodb::{Collection, Database};
 
+use super::discards::StoredDiscard;
 use super::documents::{self, StoredDocument};
 use super::effects::StoredEffect;
 use super::rows::StoredRow;
-use super::schema::{self, DOCUMENTS, EFFECTS, INBOX, ONLY, SUBSCRIBER};
+use super::schema::{self, DISCARDS, DOCUMENTS, EFFECTS, INBOX, ONLY, SUBSCRIBER};
 use super::statements::encode;
 use crate::mongo::error::were_there;
 use crate::mongo::server::{Failed, Server};
@@ -37,6 +38,8 @@ pub enum Kind {
     Document,
     /// Recorded effects.
     Effect,
+    /// What operators decided.
+    Discard,
 }
 
 /// What came of writing a page.
@@ -49,12 +52,16 @@ pub enum Inserted {
 }
 
 impl Kind {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Row, Self::Document, Self::Effect, Self::Discard];
+
     /// In words, as in `the row …`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Row => "row",
             Self::Document => "document",
             Self::Effect => "effect",
+            Self::Discard => "discard",
         }
     }
 
@@ -63,6 +70,7 @@ impl Kind {
             Self::Row => INBOX,
             Self::Document => DOCUMENTS,
             Self::Effect => EFFECTS,
+            Self::Discard => DISCARDS,
         }
     }
 }
@@ -93,6 +101,14 @@ pub fn effect(effect: &RecordedEffect) -> Result<RawDocumentBuf, InboxError> {
     encode(&StoredEffect::recorded(effect)?)
 }
 
+/// A discard as it is stored by that transaction, in which it has that place.
+///
+/// # Errors
+/// When MongoDB cannot store it.
+pub fn discard(discard: &Discard, written_by: TransactionId, place: u32) -> Result<RawDocumentBuf, InboxError> {
+    encode(&StoredDiscard::of(discard, written_by, place)?)
+}
+
 /// Under which id that is stored.
 pub fn id(stored: &RawDocument) -> &str {
     stored.get_str("_id").unwrap_or_default()
@@ -116,7 +132,7 @@ impl Import {
     /// # Errors
     /// When the server does not answer.
     pub async fn is_empty(&self) -> Result<bool, StoreError> {
-        for collection in [SUBSCRIBER, INBOX, DOCUMENTS, EFFECTS] {
+        for collection in [SUBSCRIBER, INBOX, DOCUMENTS, EFFECTS, DISCARDS] {
             let collection = self.collection(collection);
             let any = collection.find_one(doc! {}).projection(doc! { "_id": 1 });
             if self.server.answer(any).await.map_err(Failed::into_error)?.is_some() {
@@ -141,8 +157,8 @@ impl Import {
     /// # Errors
     /// When the server does not answer.
     pub async fn clear(&self) -> Result<(), StoreError> {
-        for collection in [INBOX, DOCUMENTS, EFFECTS] {
-            self.server.answer(self.collection(collection).drop()).await.map_err(Failed::into_error)?;
+        for kind in Kind::ALL {
+            self.server.answer(self.collection(kind.collection()).drop()).await.map_err(Failed::into_error)?;
         }
         Ok(())
     }
@@ -211,16 +227,17 @@ impl Import {
         }))
     }
 
-    /// From now on whoever wants the lease can have it, in a first term, without a position. False when somebody has
-    /// begun a term before. It may be done again.
+    /// From now on whoever wants the lease can have it, in a first term, without a position; when the last term
+    /// elsewhere was `unclean`, they learn of that. False when somebody has begun a term before. It may be done again.
     ///
     /// # Errors
     /// When the server does not answer.
-    pub async fn hand_over(&self, generation: Generation, paused: bool) -> Result<bool, StoreError> {
+    pub async fn hand_over(&self, generation: Generation, paused: bool, unclean: bool) -> Result<bool, StoreError> {
         let standing = doc! {
             "generation": i64::from(generation.0),
             "paused": paused,
-            "holder": null,
+            // As one who had it and did not give it up.
+            "holder": unclean.then_some(HOLDER),
             "until": DateTime::from_millis(0),
         };
         self.set(standing).await

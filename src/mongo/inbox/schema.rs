@@ -17,6 +17,8 @@ const SCHEMA: i64 = 1;
 pub(super) const SUBSCRIBER: &str = "subscriber";
 /// The `_id` of that document.
 pub(super) const ONLY: &str = "subscriber";
+/// The field of that document with the session of the operator's transaction that was begun last.
+pub(super) const OPERATOR: &str = "operator";
 /// A document an order: `_id` its generation and id.
 pub(super) const INBOX: &str = "inbox";
 /// `_id` is generation, collection and id; `body` the text.

@@ -15,6 +15,9 @@
 //! - *The caller is gone in the middle of it*: like an answer that does not come.
 //! - *Another process begins a term meanwhile*: both write the subscriber's document. One of them waits for the other or
 //!   is refused; if the term was first, the transaction finds another one there.
+//! - *An operator writes meanwhile, from any process*: likewise, and whoever was refused begins once more, until it is
+//!   their turn. A process that ends in the middle of an operator's transaction leaves it open: others find out whose it
+//!   is ([`MongoInbox::announce`]) and end it.
 
 use std::time::Duration;
 
@@ -88,6 +91,11 @@ impl MongoInbox {
     pub(super) async fn clear_way(&self) {
         // A transaction that is under way takes a moment only.
         let Ok(mut writer) = self.writer.try_lock() else { return };
+        self.clear_way_of(&mut writer).await;
+    }
+
+    /// The same for whoever has the writer.
+    pub(super) async fn clear_way_of(&self, writer: &mut Writer) {
         if writer.left_open {
             self.end_session(&self.session_id).await;
             writer.left_open = false;

@@ -26,7 +26,7 @@ pub(super) const SELECT_DOCUMENTS_PAGE: &str = "SELECT collection, id, body FROM
 /// What a file says about its subscriber as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// The last term that was begun. Whatever changes the file begins one first.
+    /// The last term that was begun. A docket begins one before it changes anything else in the file.
     pub term: Term,
     /// The present generation.
     pub generation: Generation,

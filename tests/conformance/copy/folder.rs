@@ -9,8 +9,8 @@ use actors::commit::{Commit, CommitId, CommitKey, Origin};
 use actors::event::EventId;
 use actors::event_store::{Appended, EventStore};
 use actors::inbox::{
-    Attempt, Begun, Body, Committed, DocumentKey, DocumentWrite, EffectId, EffectOutcome, Failure, HeadOfLane, Hold,
-    HoldState, Inbox, Lane, NewEffect, Outcome, OutcomeKind, Progress, RecordedEffect, Row, RowWrite, Totals,
+    Attempt, Begun, Body, Committed, Discard, DocumentKey, DocumentWrite, EffectId, EffectOutcome, Failure, HeadOfLane,
+    Hold, HoldState, Inbox, Lane, NewEffect, Outcome, OutcomeKind, Progress, RecordedEffect, Row, RowWrite, Totals,
     Transaction, Which,
 };
 use actors::log::{Log, LogId, Position};
@@ -37,10 +37,12 @@ pub(super) struct Stored {
 pub(super) struct Seen {
     pub(super) commits: Vec<(CommitKey, CommitId, String)>,
     paused: Vec<bool>,
+    unclean: Vec<bool>,
     pub(super) totals: Vec<Totals>,
     rows: Vec<Vec<Row>>,
     documents: Vec<Vec<Option<Body>>>,
     effects: Vec<Vec<RecordedEffect>>,
+    discards: Vec<Vec<Discard>>,
     /// The orders with effects that are to be performed, for each subscriber.
     waiting: Vec<Vec<OrderId>>,
 }
@@ -53,6 +55,7 @@ impl Seen {
     /// What a subscriber's inbox gives.
     pub(super) async fn add(&mut self, inbox: &dyn Inbox, begun: &Begun, stored: &Stored) {
         self.paused.push(begun.present.paused);
+        self.unclean.push(begun.unclean);
         self.totals.push(begun.totals);
         let mut rows = inbox.rows(begun.present.generation, stored.orders.clone()).await.expect("rows");
         rows.sort_by_key(|row| row.order);
@@ -60,7 +63,10 @@ impl Seen {
         self.documents
             .push(inbox.documents(begun.present.generation, stored.documents.clone()).await.expect("documents"));
         // Read order by order, which takes long: of some, with all kinds among them.
-        let some = stored.orders.iter().copied().step_by(7).collect();
+        let some: Vec<OrderId> = stored.orders.iter().copied().step_by(7).collect();
+        for order in &some {
+            self.discards.push(inbox.discards(*order).await.expect("discards"));
+        }
         let mut effects = inbox.effects(some, Which::All, 1_000).await.expect("effects");
         effects.sort_by_key(|effect| (effect.effect.order, effect.effect.version, effect.effect.id.index));
         self.effects.push(effects);
@@ -105,6 +111,9 @@ pub(super) async fn seen(path: &Path, stored: &Stored) -> Seen {
         let inbox = SqliteInbox::open(&directory, name).expect("an inbox");
         let begun = inbox.begin().await.expect("begun");
         seen.add(&inbox, &begun, stored).await;
+        if !begun.unclean {
+            inbox.release(begun.term).await.expect("as it was");
+        }
     }
     seen
 }
@@ -126,6 +135,11 @@ pub(super) async fn full(orders: usize) -> (TempDir, Stored) {
         let inbox = SqliteInbox::open(&directory, name).expect("an inbox");
         fill(&inbox, &mut stored, 0).await;
         inbox.set_paused(name == "nobody").await.expect("kept");
+        operate(&inbox, &stored.orders).await;
+        if name == NAMES[0] {
+            let begun = inbox.begin().await.expect("begun");
+            inbox.release(begun.term).await.expect("it has ended in order");
+        }
         inbox.close().await;
     }
     store.close().await;
@@ -182,6 +196,32 @@ async fn fill(inbox: &SqliteInbox, stored: &mut Stored, first: usize) {
         }
         let position = Position { log: LogId(Uuid::from_u128(1)), token: "7".to_owned(), commit: None };
         transaction.progress = Some(Progress { position, catching_up: None });
+        assert_eq!(inbox.commit(Arc::new(transaction)).await, Ok(Committed::Written));
+    }
+}
+
+/// How many discards there are of so many orders.
+pub(super) fn discards(orders: u64) -> u64 {
+    orders.div_ceil(7) + orders.div_ceil(8)
+}
+
+/// What an operator has decided about some of the orders, about some of them twice.
+async fn operate(inbox: &SqliteInbox, orders: &[OrderId]) {
+    for round in 0..2 {
+        let mut transaction = Transaction::of_operator(&inbox.present().await.expect("present"));
+        for (number, order) in orders.iter().enumerate().filter(|(number, _)| number % (7 + round) == 0) {
+            transaction.discards.push(Discard {
+                order: *order,
+                version: Version(2),
+                event: (!number.is_multiple_of(3)).then(EventId::generate),
+                event_type: (!number.is_multiple_of(3)).then(|| "order.paid".to_owned()),
+                effect: number.is_multiple_of(4).then_some(0),
+                reason: format!("it's \"{number}\""),
+                by: "ana".to_owned(),
+                at: at(number),
+                hold: hold(HoldState::Dead, number),
+            });
+        }
         assert_eq!(inbox.commit(Arc::new(transaction)).await, Ok(Committed::Written));
     }
 }

@@ -1,6 +1,7 @@
 //! What only MongoDB can show: several processes on one inbox, answers that do not come, a server that is killed.
 
 mod killed;
+mod operators;
 mod unclear;
 
 use std::net::SocketAddr;

@@ -3,6 +3,8 @@
 //! way to it, where there can be one ([`Another`]).
 
 pub mod extremes;
+pub mod holds;
+pub mod operators;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,8 @@ use crate::inbox::{
 };
 use crate::log::{LogId, Position};
 use crate::order::{OrderId, Version};
+
+pub use self::operators::{an_operator_holds_no_lease, operators_write_beside_whoever_is_at_work};
 
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(1_795_000_000_000 + millis)
@@ -39,6 +43,9 @@ macro_rules! inbox_leases {
             of_many_who_begin_at_once_one_does,
             whoever_is_at_work_learns_of_rest_from_any_process,
             effects_are_read_through_any_process,
+            whoever_takes_over_learns_how_the_last_term_ended,
+            operators_write_beside_whoever_is_at_work,
+            an_operator_holds_no_lease,
         }
     };
 }
@@ -235,16 +242,48 @@ pub async fn rest_is_kept(inbox: &dyn Inbox) {
     }
 }
 
+/// A term that was given up has ended in order, unless somebody went on in it; any other has not. The first has none
+/// before it.
+pub async fn a_term_ends_in_order_when_it_is_given_up(inbox: &dyn Inbox) {
+    let first = inbox.begin().await.expect("begun");
+    assert!(!first.unclean);
+    let second = inbox.begin().await.expect("begun");
+    assert!(second.unclean, "nobody gave it up");
+    inbox.release(first.term).await.expect("an answer");
+    let third = inbox.begin().await.expect("begun");
+    assert!(third.unclean, "an earlier term was given up");
+    for _ in 0..2 {
+        inbox.release(third.term).await.expect("given up");
+    }
+    let fourth = inbox.begin().await.expect("begun");
+    assert!(!fourth.unclean);
+    inbox.release(fourth.term).await.expect("given up");
+    let (_, committed) = commit(inbox, applies(&fourth, &[Row::new(OrderId::generate())])).await;
+    assert_eq!(committed, Committed::Written);
+    let fifth = inbox.begin().await.expect("begun");
+    assert!(fifth.unclean, "it went on");
+    inbox.release(fifth.term).await.expect("given up");
+    let renewed = inbox.renew(fifth.term).await.expect("renewed");
+    assert!(matches!(renewed, Renewed::Held { .. }), "{renewed:?}");
+    assert!(inbox.begin().await.expect("begun").unclean, "it went on");
+}
+
 /// What was committed is there when the store is opened again.
 pub async fn everything_is_there_after_reopening(inbox: Arc<dyn Inbox>, reopen: impl AsyncFnOnce() -> Arc<dyn Inbox>) {
     let begun = inbox.begin().await.expect("begun");
     let order = OrderId::generate();
     let (transaction, _) = commit(&*inbox, applies(&begun, &[Row::new(order)])).await;
+    let operators = operators::discards(&*inbox, &Row::new(OrderId::generate())).await;
+    let (operators, _) = commit(&*inbox, operators).await;
     inbox.set_paused(true).await.expect("kept");
     drop(inbox);
     let inbox = reopen().await;
+    let present = Present { paused: true, revision: 1, ..begun.present };
+    assert_eq!(inbox.present().await, Ok(present));
+    assert_eq!(inbox.discards(operators.rows[0].row.order).await, Ok(operators.discards.clone()));
     let again = inbox.begin().await.expect("begun");
-    assert!(again.term > begun.term && again.present.paused);
+    assert!(again.term > begun.term && again.unclean);
+    assert_eq!(again.present, present);
     assert_eq!(rows(&*inbox, &again, &[order]).await, [transaction.rows[0].row.clone()]);
 }
 
@@ -397,6 +436,17 @@ pub async fn whoever_is_at_work_learns_of_rest_from_any_process(inbox: &dyn Inbo
     }
     inbox.release(begun.term).await.expect("given back");
     assert!(another.inbox.begin().await.expect("it is free").present.paused);
+}
+
+/// Whoever begins next in another process learns whether the last one ended in order.
+pub async fn whoever_takes_over_learns_how_the_last_term_ended(inbox: &dyn Inbox, another: Option<Another>) {
+    let Some(another) = another else { return };
+    let earlier = inbox.begin().await.expect("begun");
+    assert!(!earlier.unclean);
+    let later = begin_when_over(&*another.inbox, another.lease).await;
+    assert!(later.unclean, "its lease ended, and it may have ended with it");
+    another.inbox.release(later.term).await.expect("given back");
+    assert!(!inbox.begin().await.expect("it is free").unclean);
 }
 
 /// What is recorded can be read through any process, whoever is at work.
