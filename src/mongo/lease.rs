@@ -177,7 +177,9 @@ impl Lease {
             fields.insert(name, doc! { "$literal": value });
         }
         let written = self.documents.find_one_and_update(free, vec![doc! { "$set": fields }]);
-        let written = written.return_document(ReturnDocument::After).max_time(BLOCKED_AFTER);
+        // Before the answer is given up: only the server can say that it is blocked.
+        let blocked_after = BLOCKED_AFTER.min(self.server.answer_within() / 2);
+        let written = written.return_document(ReturnDocument::After).max_time(blocked_after);
         let written = self.server.answer(async {
             match written.await {
                 Err(error) if is_blocked(&error) => Ok(Err(error)),
