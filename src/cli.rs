@@ -6,6 +6,7 @@
 mod check;
 mod client;
 mod copy;
+mod dead_letters;
 #[cfg(test)]
 mod deployed;
 mod healthy;
@@ -78,6 +79,9 @@ enum Command {
     Restarts(client::Server),
     /// Show how far each subscriber is, and what holds it up; let one rest, or go on.
     Subscribers(subscribers::Args),
+    /// What subscribers cannot handle: see it, try it again, let it go.
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLetters),
     /// Take over orders of the older shape, one JSON object a line.
     ///
     /// What is there already is recognised: an import that was cut off is simply run again.
@@ -106,6 +110,7 @@ pub fn run(serve: impl FnOnce(Config, Only) -> ExitCode) -> ExitCode {
         Some(Command::Tree(server)) => tree::run(&server),
         Some(Command::Restarts(server)) => restarts::run(&server),
         Some(Command::Subscribers(args)) => subscribers::run(args),
+        Some(Command::DeadLetters(command)) => dead_letters::run(command),
         Some(Command::Import(args)) => import::run(args),
         Some(Command::Copy(args)) => copy::run(args),
         Some(Command::Key(key)) => key::run(key),

@@ -5,6 +5,7 @@
 
 mod asyncapi;
 mod body;
+mod dead_letters;
 mod docs;
 mod edge;
 mod error;
@@ -40,6 +41,7 @@ use actors::order::directory::{Answer, Request, Trail};
 use actors::order::error::{At, CommandError, NotDone, ReadError};
 use actors::order::{Order, OrderId, Orders, Version};
 use actors::subscriber::actor::SubscriberHandle;
+use actors::subscriber::letters::SetAside;
 use actors::supervisor::Node;
 use async_trait::async_trait;
 
@@ -98,6 +100,8 @@ pub struct Service {
     pub nodes: Roll,
     /// The subscribers of this process.
     pub subscribers: Vec<SubscriberHandle>,
+    /// Where the broker keeps what nobody can read; `None` where there is no broker.
+    pub set_aside: Option<Arc<dyn SetAside>>,
     /// The relay of this process, where one runs.
     pub relay: Option<RelayHandle>,
     /// How long to wait.

@@ -142,6 +142,7 @@ impl System {
             orders: orders.as_ref().map(|part| Arc::clone(&part.door) as Arc<dyn OrderDoor>),
             history: orders.as_ref().map(|_| HistoryPorts { log: source.log, nodes: source.nodes }),
             subscribers: subscribers.handles,
+            set_aside: None,
             relay: bridge.as_ref().and_then(|part| part.relay.clone()),
             readiness: Arc::new(ReadyParts {
                 node: node.clone(),

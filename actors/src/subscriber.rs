@@ -7,7 +7,9 @@
 pub mod actor;
 mod batch;
 pub mod engine;
+pub mod intervention;
 mod lease;
+pub mod letters;
 pub mod notification;
 pub mod overlay;
 pub mod registry;

@@ -99,6 +99,22 @@ struct Problem {
     title: String,
     detail: String,
     correlation_id: String,
+    #[serde(default)]
+    errors: Vec<WrongField>,
+}
+
+#[derive(Deserialize)]
+struct WrongField {
+    field: String,
+    reason: String,
+}
+
+impl Problem {
+    fn in_words(&self) -> String {
+        let Self { title, detail, correlation_id, .. } = self;
+        let fields: String = self.errors.iter().map(|wrong| format!(" {} {}.", wrong.field, wrong.reason)).collect();
+        format!("{title}: {detail}{fields} (correlation id {correlation_id})")
+    }
 }
 
 impl Docket {
@@ -143,10 +159,10 @@ impl Docket {
                 "{} does not answer operators: --url must be the address of ops.bind",
                 self.url
             ))),
-            Ok(problem) => Err(CommandError::not_done(format!(
-                "{}: {} (correlation id {})",
-                problem.title, problem.detail, problem.correlation_id
-            ))),
+            Ok(problem) if problem.r#type.ends_with("/malformed") || problem.r#type.ends_with("/invalid") => {
+                Err(CommandError::wrong(problem.in_words()))
+            }
+            Ok(problem) => Err(CommandError::not_done(problem.in_words())),
             Err(_) => Err(CommandError::not_done(format!("{} answered {status}: is this a docket?", self.url))),
         }
     }

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use actix_web::http::header;
 use actors::event_store::StoreError;
+use actors::inbox::InboxError;
 use actors::log::LogError;
 use actors::order::Version;
 use actors::order::error::{CommandError, FieldError, NotDone, ReadError, Refusal};
+use actors::subscriber::letters::{LetterError, Refused};
 
 use super::headers::etag;
 use super::problem::{self, Kind, Problem};
@@ -89,10 +91,50 @@ impl From<LogError> for Problem {
     }
 }
 
+impl From<LetterError> for Problem {
+    fn from(error: LetterError) -> Self {
+        match error {
+            LetterError::Refused(Refused::NotHeld(id)) => {
+                Self::new(problem::LETTER_CHANGED, format!("{id} is not held: it was handled, or discarded."))
+            }
+            LetterError::Refused(Refused::AnotherHeld(id, now)) => {
+                Self::new(problem::LETTER_CHANGED, format!("{id} is not held any more, {now} is."))
+                    .expected(now.to_string())
+            }
+            LetterError::Refused(Refused::UnderWay(id)) => {
+                Self::new(problem::LETTER_BUSY, format!("{id} is being handled now: look again in a moment."))
+            }
+            LetterError::Unknown(order) => Self::not_found(format!("The subscriber has never met an order {order}.")),
+            LetterError::Store(error) => error.into(),
+            LetterError::Log(error) => error.into(),
+            LetterError::Contended => not_done(NotDone::Contended).retry_after(STORE_RETRY),
+            LetterError::CountDiffers { present } => {
+                Self::new(problem::COUNT_DIFFERS, format!("There are {present} of them now. Nothing was retried."))
+                    .expected(present)
+            }
+            LetterError::TooMany { most } => {
+                let reason = format!("must be at most {most}: retry them in parts, or with a greater per_second");
+                invalid(vec![FieldError { field: "count".to_owned(), reason }])
+            }
+        }
+    }
+}
+
+impl From<InboxError> for Problem {
+    fn from(error: InboxError) -> Self {
+        match error {
+            InboxError::Away(_) | InboxError::Full(_) | InboxError::Held { .. } => store_away(),
+            InboxError::Unknown(_) => letter_outcome_unknown(),
+            InboxError::Damaged(_) => Self::internal(),
+        }
+    }
+}
+
 /// When a store that is away is worth asking again.
 pub(super) const STORE_RETRY: Duration = Duration::from_secs(2);
 
-fn invalid(errors: Vec<FieldError>) -> Problem {
+/// These fields can be read, and cannot be right.
+pub(super) fn invalid(errors: Vec<FieldError>) -> Problem {
     let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
     Problem::new(problem::INVALID, format!("These fields cannot be right: {}.", fields.join(", "))).errors(errors)
 }
@@ -107,6 +149,19 @@ fn sentence(words: impl Into<String>) -> String {
         words.push('.');
     }
     words
+}
+
+/// A store cannot be reached; certainly not done.
+pub(super) fn store_away() -> Problem {
+    not_done(NotDone::StoreAway).retry_after(STORE_RETRY)
+}
+
+/// What an operator wanted may have happened.
+pub(super) fn letter_outcome_unknown() -> Problem {
+    Problem::new(
+        problem::OUTCOME_UNKNOWN,
+        "No definite answer came in time: it may have happened. Look at the dead letter before you repeat it.",
+    )
 }
 
 /// It may have happened.

@@ -4,6 +4,7 @@
 //! Without keys only this machine reaches docket; then a page in a browser here that points its own name at this address
 //! must not read what is in the orders.
 
+use std::collections::BTreeSet;
 use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,7 +12,7 @@ use std::task::{Context, Poll};
 use actix_web::body::BoxBody;
 use actix_web::dev::{Extensions, Service, ServiceRequest, ServiceResponse, Transform};
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
-use actix_web::{Error, HttpMessage};
+use actix_web::{Error, HttpMessage, HttpRequest};
 use futures_util::future::Either;
 
 use super::origin::Names;
@@ -28,6 +29,22 @@ impl Caller {
     /// Who asked, when that was asked for and known.
     pub(super) fn of(extensions: &Extensions) -> Option<&KeyName> {
         extensions.get::<Self>().map(|Self(name)| name)
+    }
+}
+
+/// What the key that a request showed allows. Absent where there are no keys: then everything is allowed.
+#[derive(Clone, Debug)]
+struct Allowed(BTreeSet<Scope>);
+
+/// For a route that needs more when its body asks for more than to look.
+///
+/// # Errors
+/// 403 `forbidden`.
+pub(super) fn require(request: &HttpRequest, scope: Scope) -> Result<(), Problem> {
+    let extensions = request.extensions();
+    match (extensions.get::<Allowed>(), Caller::of(&extensions)) {
+        (Some(Allowed(scopes)), Some(name)) if !scopes.contains(&scope) => Err(forbidden(name, scope)),
+        (Some(_) | None, _) => Ok(()),
     }
 }
 
@@ -56,6 +73,7 @@ impl Guard {
         }
         let key = self.shown(request.headers())?;
         request.extensions_mut().insert(Caller(key.name.clone()));
+        request.extensions_mut().insert(Allowed(key.scopes.clone()));
         if key.scopes.contains(&scope) { Ok(()) } else { Err(forbidden(&key.name, scope)) }
     }
 

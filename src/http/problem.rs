@@ -86,6 +86,22 @@ kinds! {
     PRICE_DIFFERS: 409 "price-differs", "The order has this sku at another price",
         "A line has one price. The member expected is the price that the line has.",
         "Remove the line first, or add the item at the price it has.";
+    LETTER_CHANGED: 409 "letter-changed", "That is not held any more",
+        "The dead letter is not what holds its order any more: it was handled, or somebody has discarded it, and perhaps \
+         another one is held now, which the member expected names. Nothing was done.",
+        "List the dead letters again, and decide about what is there now.";
+    LETTER_BUSY: 409 "letter-busy", "It is being handled now",
+        "An attempt at this event is under way, and nobody knows yet how it ends. Nothing was done.",
+        "Look at it again in a moment.";
+    NOT_RETRYABLE: 409 "not-retryable", "Nobody can read this message",
+        "It is a message at the broker that is no event, or one that no docket here can read: there is nothing to be \
+         retried or discarded, and no order waits for it, because the log has every event. Nothing was done.",
+        "Nothing has to be done. A docket that can read it puts it back by itself; what is nobody's is deleted at the \
+         broker, in the queue orders.NAME.dead.";
+    COUNT_DIFFERS: 409 "count-differs", "There are not as many as was said",
+        "What was said is not how many dead letters there are now: some came, or went, since they were listed. The member \
+         expected is how many there are. Nothing was retried.",
+        "List them again, see whether they are what is meant, and send the present count.";
     NO_POSITION: 410 "no-position", "The log has not this place",
         "The position is of another log, or of a place that the log does not have any more: it was restored from a copy, \
          or has forgotten what is so long ago.",

@@ -12,7 +12,7 @@ use actix_web::{FromRequest, Handler, HttpResponse, Responder, Route};
 use super::guard::{Guard, Guarded};
 use super::headers::written;
 use super::problem::{self, Problem};
-use super::{docs, health, history, import, ops, orders, problems, subscribers};
+use super::{dead_letters, docs, health, history, import, ops, orders, problems, subscribers};
 use crate::auth::Scope;
 
 /// What a request must have to be let in.
@@ -100,6 +100,12 @@ pub(super) fn operators() -> Vec<Place> {
         at("/api/subscribers/{name}/pause").post(OPS_WRITE, subscribers::pause),
         at("/api/subscribers/{name}/resume").post(OPS_WRITE, subscribers::resume),
         at("/api/subscribers/{name}/effects/{order}").read(OPS_READ, subscribers::effects),
+        at("/api/dead-letters").read(OPS_READ, dead_letters::list),
+        // A dry run only looks; for anything else both ask for ops:write once they have read what is asked for.
+        at("/api/dead-letters/retry").post(OPS_READ, dead_letters::retry_many),
+        at("/api/dead-letters/{subscriber}/{id}").read(OPS_READ, dead_letters::show),
+        at("/api/dead-letters/{subscriber}/{id}/retry").post(OPS_READ, dead_letters::retry),
+        at("/api/dead-letters/{subscriber}/{id}/discard").post(OPS_WRITE, dead_letters::discard),
         at("/api/import").post(ORDERS_WRITE, import::import),
         at("/history").read(OPS_READ, history::about),
         at("/history/orders/{id}").read(OPS_READ, history::order),

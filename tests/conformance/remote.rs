@@ -99,6 +99,7 @@ fn service(config: &Config, history: HistoryPorts) -> Service {
         readiness: Arc::new(Ready),
         nodes: Roll::new(process),
         tree: Node::root("docket", Arc::new(SystemClock), Ledger::new("test"), 1),
+        set_aside: None,
         relay: None,
         subscribers: Vec::new(),
         limits: Limits::of(config),

@@ -127,6 +127,7 @@ impl Docket {
             nodes,
             tree: Node::root("docket", Arc::new(SystemClock), Ledger::new("test"), 1),
             subscribers,
+            set_aside: None,
             relay: None,
             limits: Limits::of(&config),
         };

@@ -14,7 +14,7 @@ mod feed;
 mod handle;
 mod intake;
 mod leaving;
-mod present;
+pub(super) mod present;
 mod said;
 mod term;
 
@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use super::batch::Handling;
 use super::engine::{Engine, Input};
 use super::lease::Lease;
+use super::letters::Letters;
 use super::registry::Registered;
 use super::settings::Settings;
 use super::status::SubscriberStatus;
@@ -146,9 +147,18 @@ pub fn child(registered: Registered, ports: Ports, settings: Settings) -> (Child
         Source::Log(log) => Some(Arc::clone(log)),
         Source::Broker => None,
     };
+    let (history, clock) = (Arc::clone(&ports.history), Arc::clone(&ports.clock));
+    let handling = Handling {
+        subscriber: registered.subscriber().clone(),
+        inbox: Arc::clone(&inbox),
+        generation: crate::inbox::Generation::default(),
+        settings: Arc::new(settings.clone()),
+        path: format!("a dry run of {name}").into(),
+    };
     let (child, address) = Child::actor(name, "subscriber", move |_, handle: &Handle, node: &Node| {
         SubscriberActor::new(&registered, ports, settings, (handle, node), said)
     });
+    let letters = Letters::new(name, history, clock, handling, address.clone().recipient());
     let handle = SubscriberHandle {
         name,
         inbox,
@@ -158,6 +168,7 @@ pub fn child(registered: Registered, ports: Ports, settings: Settings) -> (Child
         status: watched,
         activity: active,
         acknowledged: receipts,
+        letters,
     };
     (child.isolated(), handle)
 }

@@ -15,6 +15,7 @@ use crate::inbox::{Discard, Generation, Inbox, InboxError, RecordedEffect, Row, 
 use crate::log::{Log, Position};
 use crate::order::OrderId;
 use crate::subscriber::engine::Receipt;
+use crate::subscriber::letters::Letters;
 use crate::subscriber::status::{Ahead, Figures, QueueStatus, SubscriberState, SubscriberStatus};
 
 /// Effects of an order that are shown.
@@ -38,6 +39,7 @@ pub struct SubscriberHandle {
     pub(super) status: watch::Receiver<SubscriberStatus>,
     pub(super) activity: watch::Receiver<Activity>,
     pub(super) acknowledged: watch::Receiver<Option<Receipt>>,
+    pub(super) letters: Letters,
 }
 
 /// What a subscriber knows of one order.
@@ -158,6 +160,11 @@ impl SubscriberHandle {
         let effects = self.effects(order).await?;
         let discards = self.inbox.discards(order).await?;
         Ok(OfOrder { row, effects, discards })
+    }
+
+    /// What its lanes hold, and what operators do about it.
+    pub fn letters(&self) -> &Letters {
+        &self.letters
     }
 
     /// What its consumer needs.

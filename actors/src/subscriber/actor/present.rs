@@ -29,7 +29,7 @@ pub(super) struct Look {
 /// Somebody changed something in the store.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct Changed;
+pub(in crate::subscriber) struct Changed;
 
 impl Handler<Changed> for SubscriberActor {
     type Result = ();

@@ -1,0 +1,103 @@
+//! A dry run: what a letter would come to, found out by the handler itself on what is stored now, with nothing written
+//! and nothing performed.
+
+use std::sync::Arc;
+
+use super::{Letter, LetterError, LetterId, Letters};
+use crate::inbox::{Body, DocumentWrite, Failure, HoldState, InboxError, Work};
+use crate::subscriber::engine::{EventResult, Handled};
+
+/// What a letter would come to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DryRun {
+    /// The event would be handled.
+    Applied(WouldApply),
+    /// Nobody here knows the event's type: it would only move its lane on.
+    Passed,
+    /// It would fail again.
+    Failed(Failure),
+    /// It cannot be read by this docket.
+    Undecodable(Failure),
+    /// The log has no such event.
+    NotInLog,
+    /// The log contradicts what was applied: what to do about that is not for a handler to say.
+    Contradicts,
+    /// The effect would be performed; whether that succeeds only performing it says.
+    Effect(Body),
+}
+
+/// What handling an event would leave.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WouldApply {
+    /// Documents that would be another one afterwards.
+    pub documents: Vec<Change>,
+    /// Effects that would be recorded, in order.
+    pub effects: Vec<Body>,
+}
+
+/// A document before and after.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// In which collection.
+    pub collection: String,
+    /// Which document.
+    pub id: String,
+    /// As it is stored; `None`: there is none.
+    pub before: Option<Body>,
+    /// As it would be; `None`: it would be deleted.
+    pub after: Option<Body>,
+}
+
+impl Letters {
+    /// Lets the handler run for what is held under that id.
+    ///
+    /// # Errors
+    /// When that is not held, or the store or the log did not answer.
+    pub async fn dry_run(&self, id: LetterId) -> Result<DryRun, LetterError> {
+        let found = self.find(id).await?;
+        if let Some(effect) = &found.effect {
+            return Ok(DryRun::Effect(Arc::clone(&effect.effect.body)));
+        }
+        if contradicts(&found.letter) {
+            return Ok(DryRun::Contradicts);
+        }
+        let events = self.read(id.order, id.version, 0).await?;
+        let Some(event) = events.into_iter().find(|event| event.version == id.version) else {
+            return Ok(DryRun::NotInLog);
+        };
+        let mut handling = self.handling.clone();
+        handling.generation = found.present.generation;
+        let Handled { results, documents } = match handling.handle(vec![event]).await {
+            Ok(handled) => handled,
+            Err(failure) => return Ok(DryRun::Failed(failure)),
+        };
+        Ok(match results.into_iter().next() {
+            Some(EventResult::Applied { effects }) => {
+                DryRun::Applied(WouldApply { documents: self.changes(&found.present, documents).await?, effects })
+            }
+            Some(EventResult::Passed) | None => DryRun::Passed,
+            Some(EventResult::Failed(failure)) => DryRun::Failed(failure),
+            Some(EventResult::Undecodable(failure)) => DryRun::Undecodable(failure),
+        })
+    }
+
+    async fn changes(
+        &self,
+        present: &crate::inbox::Present,
+        writes: Vec<DocumentWrite>,
+    ) -> Result<Vec<Change>, InboxError> {
+        let keys = writes.iter().map(|write| write.key.clone()).collect();
+        let before = self.inbox.documents(present.generation, keys).await?;
+        let changes = writes.into_iter().zip(before).map(|(write, before)| Change {
+            collection: write.key.collection.into_owned(),
+            id: write.key.id,
+            before,
+            after: write.body,
+        });
+        Ok(changes.filter(|change| change.before != change.after).collect())
+    }
+}
+
+fn contradicts(letter: &Letter) -> bool {
+    letter.id.work() == Work::Applying && letter.hold.state == HoldState::Conflicting
+}
