@@ -120,7 +120,7 @@ async fn one_is_told_to_rest_and_to_go_on_as_often_as_somebody_likes() {
     world.until("they are seen", |world| world.handle.status().behind == Some(20)).await;
     let figures = world.figures().await;
     assert_eq!((&figures["lag_events"], &figures["lag_is_approximate"]), (&json!(20), &json!(false)));
-    assert_eq!((&figures["applied"], &figures["lag_ms"]), (&json!(0), &Value::Null));
+    assert!(figures["applied"] == 0 && figures["lag_ms"].is_u64(), "{figures}");
     assert_eq!(figures["applying"]["gap"], 10, "each of them waits in its lane: {figures}");
     for _ in 0..2 {
         let told = world.tell("resume").await;

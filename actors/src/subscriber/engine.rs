@@ -106,8 +106,6 @@ pub enum Input {
     EffectsLoaded(Result<Vec<RecordedEffect>, InboxError>),
     /// The answer to [`Action::Perform`].
     Performed(Performed),
-    /// Somebody told the subscriber to rest, or to go on.
-    Pause(bool),
     /// What holds in the store now: whether to rest, and whether operators have changed rows.
     Present(Present),
     /// The store holds the term on: it answers.
@@ -464,7 +462,6 @@ impl Engine {
                 self.effects.performed();
                 self.outcomes.push(performed);
             }
-            Input::Pause(paused) => self.paused = paused,
             Input::Present(present) => self.present(present, now, actions),
             Input::Renewed => self.store_answers(),
             Input::Totals(answer) => self.counted(answer, now),

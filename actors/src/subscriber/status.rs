@@ -23,7 +23,8 @@ pub struct SubscriberStatus {
     /// Where the log has been read to: what is behind that place is not counted in `behind`.
     #[serde(skip)]
     pub read_to: Option<Position>,
-    /// When the event was recorded that waits longest of those that were read, apart from those in lanes that are held.
+    /// Since when the event waits that waits longest of those that were read: since it was recorded, or its lane is held.
+    /// Dead letters and conflicts, which wait for somebody, do not count.
     #[serde(skip)]
     pub waits_since: Option<Timestamp>,
     /// Lanes whose applying is held: the sum of `applying`. `None` as for `position`.
@@ -71,8 +72,8 @@ pub struct Figures {
     /// Whether `lag_events` is less than exact: what is in a queue may come twice, what is behind in the log is counted by
     /// commits, and in a process that stands by neither is known.
     pub lag_is_approximate: bool,
-    /// The age of the event that waits longest, apart from those in lanes that are held. `None`: nobody here knows it, or
-    /// the subscriber rests.
+    /// How long the event waits that waits longest, apart from dead letters and conflicts, which wait for somebody. `None`:
+    /// nobody here knows it.
     pub lag_ms: Option<u64>,
 }
 
@@ -95,12 +96,11 @@ impl Figures {
             Ahead::Unknown => (0, false),
         };
         let lag_events = status.behind.map(|behind| behind + more);
+        let wait_for_somebody = status.applying.is_some_and(|held| held.all() == held.dead + held.conflicting);
         let lag_ms = match status.waits_since {
             _ if lag_events == Some(0) && is_exact => Some(0),
-            _ if status.state.rests() => None,
             Some(since) => u64::try_from(now.since(since).as_millis()).ok(),
-            // What is in held lanes does not count.
-            None if status.state.is_at_work() && is_exact => Some(0),
+            None if status.state.is_at_work() && is_exact && wait_for_somebody => Some(0),
             None => None,
         };
         Self {
@@ -179,16 +179,6 @@ impl SubscriberState {
         match self {
             Self::Starting | Self::Standby | Self::StoreAway | Self::Stopped => false,
             Self::CatchingUp | Self::Running | Self::Paused | Self::DependencyDown => true,
-        }
-    }
-
-    /// Whether it has its lease here, and handles nothing.
-    fn rests(self) -> bool {
-        match self {
-            Self::Paused | Self::DependencyDown => true,
-            Self::Starting | Self::Standby | Self::CatchingUp | Self::Running | Self::StoreAway | Self::Stopped => {
-                false
-            }
         }
     }
 }
