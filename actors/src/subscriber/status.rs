@@ -252,3 +252,47 @@ impl SubscriberStatus {
         nothing.counted_on(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(state: SubscriberState, totals: Option<Totals>, since: Option<i64>, ahead: Ahead) -> Figures {
+        let status = SubscriberStatus { state, ..SubscriberStatus::starting("test") };
+        let status = totals.map_or(status.clone(), |totals| status.with_totals(&totals));
+        let status = SubscriberStatus { waits_since: since.map(Timestamp::from_millis), ..status };
+        Figures::new(status, None, ahead, Timestamp::from_millis(10_000))
+    }
+
+    fn lag(figures: &Figures) -> (Option<u64>, bool, Option<u64>) {
+        (figures.lag_events, figures.lag_is_approximate, figures.lag_ms)
+    }
+
+    fn held(behind: u64, applying: LaneCounts) -> Totals {
+        Totals { behind, applying, ..Totals::default() }
+    }
+
+    #[test]
+    fn what_waits_is_added_up_and_what_nobody_knows_is_not_made_up() {
+        let running = SubscriberState::Running;
+        let nothing = Totals::default();
+        assert_eq!(lag(&figures(running, Some(nothing), None, Ahead::InLog(0))), (Some(0), false, Some(0)));
+        let behind = held(3, LaneCounts { gap: 1, ..LaneCounts::default() });
+        let waits = figures(running, Some(behind), Some(4_000), Ahead::InQueue(7));
+        assert_eq!(lag(&waits), (Some(10), true, Some(6_000)));
+        let resting = figures(SubscriberState::Paused, Some(behind), None, Ahead::InLog(0));
+        assert_eq!(lag(&resting), (Some(3), false, None));
+        let standby = figures(SubscriberState::Standby, Some(behind), None, Ahead::Unknown);
+        assert_eq!(lag(&standby), (Some(3), true, None));
+        let unknown = figures(SubscriberState::Starting, None, None, Ahead::Unknown);
+        assert_eq!((lag(&unknown), unknown.dead_letters), ((None, true, None), None));
+    }
+
+    #[test]
+    fn what_waits_for_somebody_makes_nothing_late() {
+        let dead = LaneCounts { dead: 2, conflicting: 1, ..LaneCounts::default() };
+        let totals = Totals { performing: LaneCounts { dead: 5, ..LaneCounts::default() }, ..held(9, dead) };
+        let figures = figures(SubscriberState::Running, Some(totals), None, Ahead::InQueue(0));
+        assert_eq!((lag(&figures), figures.dead_letters), ((Some(9), false, Some(0)), Some(7)));
+    }
+}

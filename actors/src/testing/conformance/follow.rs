@@ -58,6 +58,8 @@ pub async fn from_any_position<A: Adapter>() {
     for (place, position) in positions.into_iter().enumerate() {
         let text = serde_json::to_string(&position).expect("JSON");
         let position = serde_json::from_str(&text).expect("a position");
+        let ahead = store.ahead(&position).await;
+        assert!(ahead.is_none_or(|ahead| ahead == (all.len() - place) as u64), "{ahead:?} are ahead of {place}");
         for max in [1, 7, 100] {
             let mut follow = open(&*store, From::Position(Clone::clone(&position))).await;
             assert_eq!(follow.position(), position, "nothing was given yet");
