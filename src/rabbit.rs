@@ -10,6 +10,7 @@ mod consumer;
 pub mod probe;
 mod publisher;
 mod topology;
+mod unreadable;
 pub mod uri;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use async_trait::async_trait;
 use connection::{Link, no_answer};
 use consumer::Consumer;
 use publisher::Publisher;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 pub(crate) use topology::{EVENTS, ORDER_HEADER};
 pub use uri::Uri;
@@ -59,13 +61,20 @@ pub struct Rabbit {
     settings: Arc<Settings>,
     node: Arc<str>,
     subscriptions: Arc<[Subscription]>,
+    /// Who looks through what nobody can read does it alone.
+    looking: Arc<Mutex<()>>,
 }
 
 impl Rabbit {
     /// For this process. Its connections carry the name `node`; a publisher that finds no queue declares those of
     /// `subscriptions`, which are what this process knows of.
     pub fn new(settings: &Settings, node: &str, subscriptions: impl Into<Arc<[Subscription]>>) -> Self {
-        Self { settings: Arc::new(settings.clone()), node: node.into(), subscriptions: subscriptions.into() }
+        Self {
+            settings: Arc::new(settings.clone()),
+            node: node.into(),
+            subscriptions: subscriptions.into(),
+            looking: Arc::default(),
+        }
     }
 
     /// Connecting has many steps, each with the deadline of an answer, and all of them together have this one. Whoever waits

@@ -132,7 +132,7 @@ impl System {
         let brings = if broker.is_some() { Brings::Broker } else { Brings::Log };
         let subscribers = SubscriberPart::open(config, registered, &**storage, &source, brings).await?;
         let bridge =
-            broker.map(|broker| BridgePart::new(config, &broker, orders.as_deref(), &clock, &subscribers.handles));
+            broker.map(|broker| BridgePart::new(config, broker, orders.as_deref(), &clock, &subscribers.handles));
         let orders = orders.as_deref().map(|store| OrderPart::new(config, store, clock));
 
         let roll = Roll::new(process.clone());
@@ -142,7 +142,7 @@ impl System {
             orders: orders.as_ref().map(|part| Arc::clone(&part.door) as Arc<dyn OrderDoor>),
             history: orders.as_ref().map(|_| HistoryPorts { log: source.log, nodes: source.nodes }),
             subscribers: subscribers.handles,
-            set_aside: None,
+            set_aside: bridge.as_ref().map(|part| Arc::clone(&part.set_aside)),
             relay: bridge.as_ref().and_then(|part| part.relay.clone()),
             readiness: Arc::new(ReadyParts {
                 node: node.clone(),

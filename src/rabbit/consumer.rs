@@ -25,6 +25,7 @@ use super::Rabbit;
 use super::connection::{Link, away, lost};
 use super::topology::{self, Names};
 use aside::{Aside, Origin};
+pub(super) use aside::{header, was_in_the_way};
 
 /// How often it is asked whether the connection is still there, while nothing comes.
 const LOOKED_EVERY: Duration = Duration::from_secs(1);

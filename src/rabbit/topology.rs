@@ -39,6 +39,11 @@ const HASH_PLUGIN: &str = "rabbitmq_consistent_hash_exchange";
 /// a limit of twenty.
 const DELIVERIES_MAX: i64 = 1_000_000_000;
 
+/// The queue of what nobody can read, of that subscriber.
+pub(super) fn dead_queue(subscriber: &str) -> String {
+    format!("{EVENTS}.{subscriber}.dead")
+}
+
 /// The names of what belongs to one subscription.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
@@ -56,7 +61,7 @@ impl Names {
     pub(super) fn of(subscription: &Subscription) -> Self {
         let subscriber = subscription.subscriber;
         let whole = format!("{EVENTS}.{subscriber}");
-        let dead = format!("{whole}.dead");
+        let dead = dead_queue(subscriber);
         let (queues, spread) = match subscription.partitions {
             0 | 1 => (vec![whole], None),
             partitions => ((0..partitions).map(|number| format!("{whole}.{number}")).collect(), Some(whole)),

@@ -8,6 +8,7 @@ use actors::bridge::{consumer, relay};
 use actors::broker::{Broker, Subscription};
 use actors::clock::Clock;
 use actors::subscriber::actor::SubscriberHandle;
+use actors::subscriber::letters::SetAside;
 use actors::subscriber::registry::Registered;
 use actors::supervisor::{Child, Strategy, Supervisor};
 
@@ -26,12 +27,14 @@ pub(super) struct BridgePart {
     pub(super) child: Child,
     /// What operators see of the relay.
     pub(super) relay: Option<RelayHandle>,
+    /// Where what nobody can read is looked through.
+    pub(super) set_aside: Arc<dyn SetAside>,
     /// The relay and all consumers share one.
     pub(super) threads: Threads,
 }
 
 /// The broker of the configuration, as this process uses it; `None`: there is none. `node` is how the process is called.
-pub(super) fn broker(config: &Config, node: &str, registered: &[Registered]) -> Option<Arc<dyn Broker>> {
+pub(super) fn broker(config: &Config, node: &str, registered: &[Registered]) -> Option<Arc<Rabbit>> {
     if config.rabbitmq.uri.is_empty() {
         return None;
     }
@@ -52,11 +55,12 @@ impl BridgePart {
     /// Between these orders, if the process runs them, these subscribers, and the broker.
     pub(super) fn new(
         config: &Config,
-        broker: &Arc<dyn Broker>,
+        rabbit: Arc<Rabbit>,
         orders: Option<&dyn OrderStore>,
         clock: &Arc<dyn Clock>,
         subscribers: &[SubscriberHandle],
     ) -> Self {
+        let broker: &Arc<dyn Broker> = &(Arc::clone(&rabbit) as _);
         let mut threads = Threads::default();
         let thread = threads.start();
         let mut bridge = Supervisor::new(Strategy::OneForOne, policy(config));
@@ -73,7 +77,7 @@ impl BridgePart {
             consumers = consumers.child(child.on(thread.clone()));
         }
         let bridge = bridge.child(Child::supervisor("consumer", consumers));
-        Self { child: Child::supervisor("bridge", bridge), relay, threads }
+        Self { child: Child::supervisor("bridge", bridge), relay, set_aside: rabbit, threads }
     }
 }
 

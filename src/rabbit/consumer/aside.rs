@@ -4,6 +4,7 @@
 //! last are never put back, for a queue that is full would lose them again, and so on: the log has them.
 
 use actors::broker::BrokerError;
+use actors::clock::{Clock, SystemClock};
 use lapin::message::BasicGetMessage;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -14,9 +15,8 @@ use tokio::time::Instant;
 use crate::rabbit::Rabbit;
 use crate::rabbit::connection::Link;
 use crate::rabbit::topology::{DEAD, DEAD_MESSAGES_MAX, Names, ORDER_HEADER, PERSISTENT};
+use crate::rabbit::unreadable::{AT, REASON};
 
-/// Why it was set aside, in words.
-const REASON: &str = "x-docket-reason";
 /// Where it had been published, and how.
 const EXCHANGE: &str = "x-docket-exchange";
 const ROUTING_KEY: &str = "x-docket-routing-key";
@@ -63,9 +63,9 @@ impl Aside {
     ) -> Result<(), BrokerError> {
         let mut headers = without_history(&properties);
         let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
-        for (name, value) in
-            [(REASON, reason), (EXCHANGE, origin.exchange.as_str()), (ROUTING_KEY, origin.routing_key.as_str())]
-        {
+        let at = SystemClock.now().to_string();
+        let (exchange, key) = (origin.exchange.as_str(), origin.routing_key.as_str());
+        for (name, value) in [(REASON, reason), (AT, &at), (EXCHANGE, exchange), (ROUTING_KEY, key)] {
             headers.insert(name.into(), AMQPValue::LongString(value.into()));
         }
         self.publish(DEAD, self.names.subscriber, body, kept(properties, headers)).await
@@ -147,14 +147,15 @@ struct Subject {
 }
 
 /// Whether the broker put it there because of others: a queue that was too long, or a time that an operator set.
-fn was_in_the_way(properties: &BasicProperties) -> bool {
-    let Some(headers) = properties.headers() else { return false };
-    let reason = headers.inner().get("x-first-death-reason");
-    let in_the_way = |said: &AMQPValue| match said.as_long_string() {
-        Some(said) => IN_THE_WAY.iter().any(|word| word.as_bytes() == said.as_bytes()),
-        None => false,
-    };
-    !headers.contains_key(REASON) && reason.is_some_and(in_the_way)
+pub(in crate::rabbit) fn was_in_the_way(properties: &BasicProperties) -> bool {
+    let in_the_way = |said: String| IN_THE_WAY.contains(&said.as_str());
+    header(properties, REASON).is_none() && header(properties, "x-first-death-reason").is_some_and(in_the_way)
+}
+
+/// A header that is text.
+pub(in crate::rabbit) fn header(properties: &BasicProperties, name: &str) -> Option<String> {
+    let value = properties.headers().as_ref()?.inner().get(name)?;
+    value.as_long_string().map(|text| String::from_utf8_lossy(text.as_bytes()).into_owned())
 }
 
 fn without_history(properties: &BasicProperties) -> FieldTable {

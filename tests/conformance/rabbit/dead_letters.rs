@@ -2,8 +2,9 @@
 
 use actors::broker::Subscription;
 use actors::order::OrderId;
+use actors::subscriber::letters::SetAside;
 use actors::testing::conformance::broker::{consumer, messages, next, nothing_comes, publish, soon};
-use docket::rabbit::Settings;
+use docket::rabbit::{Rabbit, Settings};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 
@@ -106,4 +107,33 @@ async fn many_that_nobody_can_read_stay_and_hide_none_that_somebody_can() {
     }
     until_count(&beside, DEAD, 299).await;
     assert_eq!(next(&mut consume, 1).await[0].body, b"readable");
+}
+
+#[tokio::test]
+async fn what_is_looked_at_stays_as_it_was() {
+    let host = Host::new();
+    let rabbit = Rabbit::new(&settings(host.0.uri()), "test", [ANALYTICS]);
+    assert_eq!(soon(rabbit.unreadable("analytics", 10)).await.expect("no queue"), []);
+    let mut consume = consumer(&host.rabbit(&[]), &ANALYTICS).await;
+    let beside = host.beside().await;
+    let bodies: Vec<_> = (0..30).map(|n| format!("nonsense {n}")).collect();
+    for body in &bodies {
+        beside.put("orders", "order.nonsense", body.as_bytes(), BasicProperties::default()).await;
+    }
+    for delivery in next(&mut consume, 30).await {
+        soon(consume.set_aside(&delivery, "not an envelope")).await.expect("set aside");
+        soon(consume.acknowledge(delivery.tag)).await.expect("acknowledged");
+    }
+    beside.put("orders.dead", "analytics", b"by hand", BasicProperties::default()).await;
+    for _ in 0..3 {
+        let seen = soon(rabbit.unreadable("analytics", 20)).await.expect("looked at");
+        assert!(seen.iter().map(|one| &one.excerpt).eq(&bodies[..20]), "{seen:?}");
+        assert!(seen.iter().all(|one| one.reason == "not an envelope" && one.at.is_some()), "{seen:?}");
+        until_count(&beside, DEAD, 31).await;
+    }
+    let seen = soon(rabbit.unreadable("analytics", 100)).await.expect("looked at");
+    let last = seen.last().expect("one by hand");
+    assert_eq!((seen.len(), last.excerpt.as_str(), last.at), (31, "by hand", None));
+    until_count(&beside, DEAD, 31).await;
+    assert_eq!(soon(consume.put_back(&|_| true)).await.expect("looked through"), 31, "they can still be put back");
 }
