@@ -24,6 +24,13 @@ impl Engine {
         self.careful_events = self.settings.batch_events_max.saturating_mul(BATCHES).max(1);
     }
 
+    /// Effects wait for these, while events run one at a time: should one of them end the process, no event must be taken
+    /// for it, life after life.
+    pub(super) fn has_events_to_attempt(&self, now: Timestamp) -> bool {
+        let lanes = self.due_applying.is_asked() || !self.lanes_busy.is_empty();
+        !matches!(self.phase, Phase::Idle) || lanes || self.has_work(now)
+    }
+
     /// An attempt of an earlier life that nobody saw end: what it was at is not handled beside anything else.
     pub(super) fn look_for_open_attempts(&mut self, rows: &[Row]) {
         let open = |row: &Row| row.applying.hold().is_some_and(|hold| hold.state == HoldState::Attempting);

@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 
 use super::timing::wait;
 use crate::clock::Timestamp;
-use crate::event::Envelope;
+use crate::event::{Envelope, EventId};
 use crate::inbox::{Attempt, Failure, FailureKind, HeadOfLane, Hold, HoldState, Lane, NewEffect};
 use crate::subscriber::settings::Settings;
 
@@ -89,10 +89,10 @@ pub(super) fn begun(before: &Lane, head: HeadOfLane, now: Timestamp) -> Lane {
 }
 
 /// Whether the process has ended so often while it attempted this that nobody tries it again.
-pub(super) fn ends_processes(lane: &Lane, head: &HeadOfLane, attempts_max: u32) -> bool {
-    lane.hold().is_some_and(|hold| {
-        hold.state == HoldState::Attempting && hold.head.as_ref() == Some(head) && hold.attempts >= attempts_max
-    })
+pub(super) fn ends_processes(lane: &Lane, event: EventId, attempts_max: u32) -> bool {
+    let about_it = |hold: &&Hold| hold.head.as_ref().is_some_and(|head| head.event == event && head.effect.is_none());
+    let hold = lane.hold().filter(|hold| hold.state == HoldState::Attempting).filter(about_it);
+    hold.is_some_and(|hold| hold.attempts >= attempts_max)
 }
 
 /// After attempts each of which ended the process.

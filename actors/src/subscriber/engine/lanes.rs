@@ -1,6 +1,7 @@
 //! Lanes that are tried again, and effects that are performed: what is due, as far as its dependencies and the store are
 //! there.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::cycle::{LaneRead, Looked};
@@ -107,8 +108,8 @@ impl Engine {
                 self.due_applying.add(now);
                 return;
             }
-            if !self.lanes_busy.contains_key(&row.order) {
-                self.lanes_busy.insert(row.order, Reading { applied: row.applied, looked: None });
+            if let Entry::Vacant(entry) = self.lanes_busy.entry(row.order) {
+                entry.insert(Reading { applied: row.applied, looked: None });
                 actions.push(self.read_history(row.order, row.applied.max(Version::NONE.next())));
             }
         }
@@ -163,6 +164,7 @@ impl Engine {
             actions.push(Action::LoadEffects(orders));
         }
         let at_once = match (self.performing.is_down(), self.performing.admits(now)) {
+            _ if self.is_careful() && self.has_events_to_attempt(now) => 0,
             (true, false) => 0,
             (true, true) => 1,
             (false, _) => self.settings.effects_at_once_max,

@@ -104,6 +104,11 @@ impl Due {
         }
     }
 
+    /// Whether an answer is awaited.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked
+    }
+
     /// When to ask, unless an answer is awaited.
     pub(super) fn wake(&self) -> Option<Timestamp> {
         self.next.filter(|_| !self.asked)

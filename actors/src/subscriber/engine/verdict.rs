@@ -1,6 +1,6 @@
 //! What an event is to its lane, by the order's row alone.
 
-use super::failing::{ends_processes, event_head};
+use super::failing::ends_processes;
 use crate::event::{Envelope, EventId};
 use crate::inbox::Row;
 
@@ -55,15 +55,14 @@ pub(super) fn verdict(event: &Envelope, row: &Row, meeting: Meeting) -> Verdict 
         Verdict::Crowded
     } else if event.version != row.applied.next() {
         Verdict::Gap
-    } else if !attempted && ends_processes(&row.applying, &event_head(event), attempts_max) {
+    } else if !attempted && ends_processes(&row.applying, event.id, attempts_max) {
         Verdict::EndsProcesses
     } else {
         Verdict::Next
     }
 }
 
-/// Only a guess where several processes make events: their clocks differ.
+/// Ids of one process grow with time. Only a guess where several processes make them: their clocks differ.
 fn is_later(one: EventId, other: EventId) -> bool {
-    let made = |id: EventId| id.0.get_timestamp().map(|made| made.to_unix());
-    made(one).zip(made(other)).is_some_and(|(one, other)| one > other)
+    [one, other].iter().all(|id| id.0.get_version_num() == 7) && one.0 > other.0
 }

@@ -12,14 +12,14 @@ impl World {
             let Some(action) = actions.pop_front() else { return true };
             count += 1;
             let kills = |events: &[Arc<Envelope>]| events.iter().any(|event| (event.order, event.version) == killer);
-            match &action {
-                Action::Handle(events) if kills(events) => return false,
-                _ if count == actions_max => return false,
-                Action::WakeAt(at) if actions.is_empty() => {
-                    self.now = self.now.max(*at);
-                    actions.extend(engine.step(Input::Tick, self.now));
-                }
-                _ => {}
+            if count == actions_max || matches!(&action, Action::Handle(events) if kills(events)) {
+                return false;
+            }
+            if let Action::WakeAt(at) = &action
+                && actions.is_empty()
+            {
+                self.now = self.now.max(*at);
+                actions.extend(engine.step(Input::Tick, self.now));
             }
             if let Some(input) = self.answer(action) {
                 actions.extend(engine.step(input, self.now));
@@ -101,15 +101,14 @@ fn after_an_unclean_end_events_run_one_at_a_time_counted_before_and_in_batches_a
     let mut actions = VecDeque::from(engine.step(log, world.now));
     let (mut alone, mut beside_others, mut looks) = (0, false, 0);
     while let Some(action) = actions.pop_front() {
-        match &action {
-            Action::Handle(events) if !beside_others && events.len() == 1 => {
+        looks += usize::from(matches!(action, Action::ReadHistory { .. }));
+        if let Action::Handle(events) = &action {
+            beside_others |= events.len() > 1;
+            if !beside_others {
                 alone += 1;
                 let hold = world.row(events[0].order).applying.hold().cloned().expect("counted before");
                 assert_eq!((hold.state, hold.attempts), (HoldState::Attempting, 1));
             }
-            Action::Handle(events) => beside_others |= events.len() > 1,
-            Action::ReadHistory { .. } => looks += 1,
-            _ => {}
         }
         if let Some(input) = world.answer(action) {
             actions.extend(engine.step(input, world.now));
@@ -172,6 +171,32 @@ fn an_attempt_whose_end_nobody_saw_is_not_repeated_beside_others_even_after_an_e
     world.settle_all(&mut engine, Input::Tick);
     world.check();
     assert!(engine.is_careful());
+}
+
+#[test]
+fn no_event_is_taken_for_an_effect_that_ends_processes() {
+    let mut world = World::new();
+    drop(world.begun());
+    for _ in 0..6 {
+        world.log.extend(order(&[2, 1]));
+    }
+    for life in 0..12 {
+        world.unclean = life > 0;
+        let mut engine = world.engine();
+        let log = world.whole_log();
+        let mut actions = VecDeque::from(engine.step(log, world.now));
+        loop {
+            let action = actions.pop_front().expect("an effect to perform");
+            if matches!(action, Action::Perform(_)) {
+                break;
+            }
+            if let Some(input) = world.answer(action) {
+                actions.extend(engine.step(input, world.now));
+            }
+        }
+    }
+    let totals = world.inbox.totals_now();
+    assert_eq!((totals.applying.all(), totals.behind, world.performed.len()), (0, 0, 0));
 }
 
 #[test]
