@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::batch::Handling;
-use super::engine::{Engine, Input};
+use super::engine::{Engine, Input, Run};
 use super::lease::Lease;
 use super::letters::Letters;
 use super::registry::Registered;
@@ -103,6 +103,8 @@ pub struct SubscriberActor {
     under_way: HashMap<u64, SpawnHandle>,
     numbered: u64,
     wake: Option<u64>,
+    /// The numbers of what is handled aside.
+    asides: HashMap<Run, u64>,
     look: Look,
     /// The store was asked for a term and has not answered.
     asking: bool,
@@ -200,6 +202,7 @@ impl Supervised for SubscriberActor {
         self.life = Life::Beginning;
         self.feed = Feed::default();
         self.wake = None;
+        self.asides.clear();
         self.failures = 0;
         self.publish();
     }
@@ -237,6 +240,7 @@ impl SubscriberActor {
             under_way: HashMap::new(),
             numbered: 0,
             wake: None,
+            asides: HashMap::new(),
             look: Look::default(),
             asking: false,
             leaving: false,

@@ -1,5 +1,9 @@
 //! Lets a subscriber handle the events of a batch, one after another, on one overlay of its documents. A handler that
 //! fails, panics or takes too long leaves nothing behind, and its order's later events are left out; the others go on.
+//!
+//! One that is not done within its patience is left out as well, and handled again by itself, aside, on an overlay of its
+//! own with all the time it may take. It is not continued there: it may have read what others of the batch changed, and
+//! that is not stored yet and perhaps never will be; and it borrows the overlay that the others need.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -8,7 +12,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::engine::{EventResult, Handled, Performed};
+use tokio::time::timeout;
+
+use super::engine::{Batch, EventResult, Handled, HandledAside, Performed};
 use super::overlay::Overlay;
 use super::registry::Erased;
 use super::settings::Settings;
@@ -31,40 +37,79 @@ pub(crate) struct Handling {
     pub(crate) path: Arc<str>,
 }
 
+/// Each handler that is slow after another one that was gets half of its patience, down to this part: when all of them
+/// are slow, that is not to be found out at the cost of each one's whole patience.
+const PATIENCE_HALVED_MAX: u32 = 4;
+/// A batch ends after that many patiences were spent in vain, so that what the others did is stored.
+const PATIENCES_PER_BATCH: u32 = 4;
+
 impl Handling {
-    /// Handles the events until the limits of a transaction are reached; at least one.
+    /// Handles the events until the limits of a transaction are reached, or too much patience was spent; at least one.
     ///
     /// # Errors
     /// When the documents that were asked for beforehand cannot be read.
-    pub(crate) async fn handle(&self, events: Vec<Arc<Envelope>>) -> Result<Handled, Failure> {
-        let decoded: Vec<_> = events.iter().map(|event| decode(event)).collect();
+    pub(crate) async fn handle(&self, batch: Batch) -> Result<Handled, Failure> {
+        let decoded: Vec<_> = batch.events.iter().map(|event| decode(event)).collect();
         let mut overlay = Overlay::new(self.inbox.clone(), self.generation);
-        overlay.fetch(self.reads(&events, &decoded)).await?;
-        let mut failed: HashMap<OrderId, Failure> = HashMap::new();
-        let mut results = Vec::with_capacity(events.len());
+        overlay.seed(batch.written_first);
+        overlay.fetch(self.reads(&batch.events, &decoded)).await?;
+        let mut stopped: HashMap<OrderId, EventResult> = HashMap::new();
+        let mut results = Vec::with_capacity(batch.events.len());
         let mut bytes = 0;
-        for (envelope, event) in events.iter().zip(&decoded) {
-            let result = match (failed.get(&envelope.order), event) {
-                (Some(failure), _) => EventResult::Failed(failure.clone()),
-                (None, Ok(event)) => self.event(&Event { envelope, event }, &mut overlay).await,
+        let mut patience = Patience::new(self.settings.handler_patience);
+        for (envelope, event) in batch.events.iter().zip(&decoded) {
+            let unhurried = batch.unhurried.contains(&envelope.id);
+            let result = match (stopped.get(&envelope.order), event) {
+                (Some(result), _) => result.clone(),
+                (None, Ok(event)) if unhurried => self.unhurried(&Event { envelope, event }, &mut overlay).await,
+                (None, Ok(event)) => self.brisk(&Event { envelope, event }, &mut overlay, &mut patience).await,
                 (None, Err(error)) => undecoded(error),
             };
             match &result {
                 EventResult::Applied { effects } => bytes += effects.iter().map(|effect| effect.len()).sum::<usize>(),
                 EventResult::Passed => {}
-                EventResult::Failed(failure) | EventResult::Undecodable(failure) => {
+                EventResult::Slow | EventResult::Failed(_) | EventResult::Undecodable(_) => {
                     // Of an order's events the first is to blame; those behind it only wait.
-                    failed.entry(envelope.order).or_insert_with(|| failure.clone());
+                    stopped.entry(envelope.order).or_insert_with(|| result.clone());
                 }
             }
             results.push(result);
             if overlay.changed_documents() >= self.settings.batch_documents_max
                 || overlay.changed_bytes() + bytes >= self.settings.batch_bytes_max
+                || patience.is_spent()
             {
                 break;
             }
         }
         Ok(Handled { results, documents: overlay.into_writes() })
+    }
+
+    /// Handles one event by itself, with all the time that it may take.
+    ///
+    /// # Errors
+    /// When the documents that were asked for beforehand cannot be read.
+    pub(crate) async fn handle_aside(&self, envelope: Arc<Envelope>) -> Result<HandledAside, Failure> {
+        let mut overlay = Overlay::new(self.inbox.clone(), self.generation);
+        let events = [envelope];
+        let decoded = [decode(&events[0])];
+        overlay.fetch(self.reads(&events, &decoded)).await?;
+        let ([envelope], [event]) = (&events, &decoded);
+        let result = match event {
+            Ok(event) => {
+                let limit = self.settings.handler_timeout;
+                self.event(&Event { envelope, event }, &mut overlay, limit).await
+            }
+            Err(error) => undecoded(error),
+        };
+        let (result, rests_on_documents) = match result {
+            EventResult::Slow => (self.too_long(), false),
+            EventResult::Applied { .. }
+            | EventResult::Passed
+            | EventResult::Failed(_)
+            | EventResult::Undecodable(_) => (result, true),
+        };
+        let keys = if rests_on_documents { overlay.keys() } else { Vec::new() };
+        Ok(HandledAside { result, documents: overlay.into_writes(), keys })
     }
 
     fn reads(&self, events: &[Arc<Envelope>], decoded: &[Result<OrderEvent, DecodeError>]) -> Vec<DocumentKey> {
@@ -77,17 +122,46 @@ impl Handling {
             .collect()
     }
 
-    async fn event(&self, event: &Event<'_>, overlay: &mut Overlay) -> EventResult {
+    async fn unhurried(&self, event: &Event<'_>, overlay: &mut Overlay) -> EventResult {
+        match self.event(event, overlay, self.settings.handler_timeout).await {
+            EventResult::Slow => self.too_long(),
+            result @ (EventResult::Applied { .. }
+            | EventResult::Passed
+            | EventResult::Failed(_)
+            | EventResult::Undecodable(_)) => result,
+        }
+    }
+
+    async fn brisk(&self, event: &Event<'_>, overlay: &mut Overlay, patience: &mut Patience) -> EventResult {
+        let limit = patience.next().min(self.settings.handler_timeout);
+        let result = self.event(event, overlay, limit).await;
+        match result {
+            EventResult::Slow => patience.spent(limit),
+            EventResult::Applied { .. }
+            | EventResult::Passed
+            | EventResult::Failed(_)
+            | EventResult::Undecodable(_) => patience.was_rewarded(),
+        }
+        result
+    }
+
+    /// [`EventResult::Slow`]: it was not done within the limit.
+    async fn event(&self, event: &Event<'_>, overlay: &mut Overlay, limit: Duration) -> EventResult {
         let mut layer = overlay.layer();
-        let handled = self.guarded(self.settings.handler_timeout, self.subscriber.handle(event, &mut layer)).await;
+        let handled = timeout(limit, catching(&self.path, self.subscriber.handle(event, &mut layer))).await;
         let changes = layer.into_changes();
         match handled {
-            Ok(effects) => {
+            Ok(Ok(effects)) => {
                 overlay.keep(changes);
                 EventResult::Applied { effects }
             }
-            Err(failure) => EventResult::Failed(failure),
+            Ok(Err(failure)) => EventResult::Failed(failure),
+            Err(_) => EventResult::Slow,
         }
+    }
+
+    fn too_long(&self) -> EventResult {
+        EventResult::Failed(Failure::transient(too_long(self.settings.handler_timeout)))
     }
 
     /// Performs an effect.
@@ -107,10 +181,41 @@ impl Handling {
 
     /// A panic and a time-out are failures like others, and may be over at the next attempt.
     async fn guarded<T>(&self, limit: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        match tokio::time::timeout(limit, catching(&self.path, work)).await {
+        match timeout(limit, catching(&self.path, work)).await {
             Ok(result) => result,
             Err(_) => Err(Failure::transient(too_long(limit))),
         }
+    }
+}
+
+/// How long the handlers of one batch are waited for.
+struct Patience {
+    whole: Duration,
+    left: Duration,
+    slow_in_a_row: u32,
+}
+
+impl Patience {
+    fn new(whole: Duration) -> Self {
+        Self { whole, left: whole * PATIENCES_PER_BATCH, slow_in_a_row: 0 }
+    }
+
+    /// For the next one.
+    fn next(&self) -> Duration {
+        self.whole / 2_u32.pow(self.slow_in_a_row.min(PATIENCE_HALVED_MAX))
+    }
+
+    fn spent(&mut self, on_one: Duration) {
+        self.slow_in_a_row = self.slow_in_a_row.saturating_add(1);
+        self.left = self.left.saturating_sub(on_one);
+    }
+
+    fn was_rewarded(&mut self) {
+        self.slow_in_a_row = 0;
+    }
+
+    fn is_spent(&self) -> bool {
+        self.left.is_zero()
     }
 }
 

@@ -5,6 +5,7 @@
 //! is made from its row, and every row that is written is fenced by what it was, so a stale row costs a reload and
 //! nothing else. Dropping an engine between any two actions loses nothing: a new one goes on from what is stored.
 
+mod aside;
 mod careful;
 mod committing;
 mod completeness;
@@ -31,10 +32,11 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
+use aside::Asides;
 use completeness::{Completeness, Passed};
-use cycle::{Counts, Cycle, LaneRead, Settled};
+use cycle::{Candidates, Counts, Cycle, LaneRead, Settled};
 use dependency::Dependency;
 use effects::Effects;
 use failing::Rules;
@@ -49,7 +51,7 @@ use super::settings::Settings;
 use super::status::{SubscriberState, SubscriberStatus};
 use crate::clock::Timestamp;
 use crate::commit::Commit;
-use crate::event::Envelope;
+use crate::event::{Envelope, EventId};
 use crate::event_store::StoreError;
 use crate::history::Head;
 use crate::inbox::{
@@ -59,6 +61,7 @@ use crate::inbox::{
 use crate::log::Position;
 use crate::order::{OrderId, Version};
 
+pub use aside::{HandledAside, Run};
 pub use effects::LOADED_PER_ORDER as EFFECTS_PER_ORDER_MAX;
 pub use queue::{Receipt, Session};
 
@@ -93,6 +96,9 @@ pub enum Input {
     Loaded(Result<Vec<Row>, InboxError>),
     /// The answer to [`Action::Handle`]; an error when the documents could not be read at all.
     Handled(Result<Handled, Failure>),
+    /// The answer to [`Action::HandleAside`], for an event of that order; an error when the documents could not be read at
+    /// all.
+    HandledAside(Run, OrderId, Result<HandledAside, Failure>),
     /// The answer to [`Action::Commit`].
     Committed(Result<Committed, InboxError>),
     /// The answer to [`Action::LoadDue`]: the rows, and when the next lane is due (now, when there were as many as the
@@ -120,13 +126,18 @@ pub enum Input {
     Tick,
 }
 
-/// Something to do. Every action but [`Action::Acknowledge`], [`Action::WakeAt`] and [`Action::End`] has one answer.
+/// Something to do. Every action but [`Action::Acknowledge`], [`Action::GiveUpAside`], [`Action::WakeAt`] and
+/// [`Action::End`] has one answer.
 #[derive(Debug)]
 pub enum Action {
     /// Read the rows of these orders.
     Load(Vec<OrderId>),
-    /// Let the subscriber handle these events, in order, on an overlay of the stored documents.
-    Handle(Vec<Arc<Envelope>>),
+    /// Let the subscriber handle these events.
+    Handle(Batch),
+    /// Let the subscriber handle this event by itself, beside everything else, with all the time that it may take.
+    HandleAside(Run, Arc<Envelope>),
+    /// Nobody wants to know what becomes of it: it may be ended.
+    GiveUpAside(Run),
     /// Write this.
     Commit(Arc<Transaction>),
     /// Read the rows of lanes that are to be tried again.
@@ -171,12 +182,23 @@ pub enum Action {
     End,
 }
 
+/// Events to be handled for one transaction.
+#[derive(Debug)]
+pub struct Batch {
+    /// The events, in order, each on an overlay of what is stored and what those before it changed.
+    pub events: Vec<Arc<Envelope>>,
+    /// Those that may take as long as a handler may: the others are left out when their patience is over.
+    pub unhurried: FxHashSet<EventId>,
+    /// What events that were handled aside have changed: as if they came first in the batch.
+    pub written_first: Vec<DocumentWrite>,
+}
+
 /// What handlers made of a batch.
 #[derive(Debug)]
 pub struct Handled {
     /// One result an event, in order. Fewer than events: the limits of a transaction were reached.
     pub results: Vec<EventResult>,
-    /// What changed, all of it by events whose result is [`EventResult::Applied`].
+    /// What changed, all of it by events whose result is [`EventResult::Applied`], or written first.
     pub documents: Vec<DocumentWrite>,
 }
 
@@ -190,6 +212,8 @@ pub enum EventResult {
     },
     /// Nobody here knows its type: it only moves its lane on.
     Passed,
+    /// Its handler was not done within its patience, or that of an earlier event of its order: nothing is known of it.
+    Slow,
     /// Its handler failed, or an earlier event of its order did.
     Failed(Failure),
     /// It cannot be read by this docket.
@@ -260,6 +284,7 @@ pub struct Engine {
     lanes_busy: FxHashMap<OrderId, Reading>,
     outcomes: Vec<Performed>,
     effects: Effects,
+    asides: Asides,
     rows: Rows,
     phase: Phase,
     cycle: Cycle,
@@ -274,6 +299,8 @@ pub struct Engine {
     leaving: bool,
     /// Events that still run one at a time.
     careful_events: usize,
+    /// The event whose attempt was counted last, until that ends.
+    attempt_open: Option<EventId>,
     progress: Option<Progress>,
     totals: Totals,
     /// What operators have changed is not counted in the totals: they are to be counted anew then.
@@ -294,6 +321,7 @@ impl Engine {
             scan: Scan::resumed(begun.progress.as_ref()),
             rows: Rows::new(settings.rows_cached_max),
             effects: Effects::new(settings.effects_loaded_max, settings.effects_at_once_max),
+            asides: Asides::new(settings.lanes_at_once_max),
             settings,
             rng: StdRng::seed_from_u64(seed),
             queue: Queue::default(),
@@ -314,6 +342,7 @@ impl Engine {
             paused: begun.present.paused,
             leaving: false,
             careful_events: 0,
+            attempt_open: None,
             progress: begun.progress.clone(),
             totals: begun.totals,
             count_due: None,
@@ -435,6 +464,7 @@ impl Engine {
             Input::ScanEnded => self.scan.ended(&mut self.queue),
             Input::Loaded(rows) => self.loaded(rows, now, actions),
             Input::Handled(handled) => self.handled(handled, now, actions),
+            Input::HandledAside(run, order, handled) => self.handled_aside(run, order, handled, now),
             Input::Committed(answer) => self.answered(answer, now, actions),
             Input::Due(work, answer) => self.due(work, answer, now, actions),
             Input::History(order, answer) => self.history(order, answer, now, actions),
@@ -459,7 +489,7 @@ impl Engine {
                 }
             },
             Input::Performed(performed) => {
-                self.effects.performed();
+                self.effects.performed(performed.effect.effect.order);
                 self.outcomes.push(performed);
             }
             Input::Present(present) => self.present(present, now, actions),
@@ -576,6 +606,7 @@ impl Engine {
             return;
         }
         self.look_heads_up(now, actions);
+        self.go_on_aside(now, actions);
         self.ask_for_lanes(now, actions);
         self.go_on_with_effects(now, actions);
         if let Some(at) = self.wake(now) {
@@ -591,11 +622,12 @@ impl Engine {
         }
         let position_waits = self.queue.is_lone_position() && self.position_due.is_some_and(|due| now < due);
         let queue_rests = self.queue.is_empty() || position_waits;
-        !(queue_rests && self.lanes.is_empty() && self.outcomes.is_empty())
+        !(queue_rests && self.lanes.is_empty() && self.outcomes.is_empty() && !self.asides.has_ended())
     }
 
     fn begin_cycle(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         self.cycle = Cycle {
+            asides: self.take_asides(),
             lanes: if self.leaving { VecDeque::new() } else { self.take_lanes(now) },
             outcomes: std::mem::take(&mut self.outcomes),
             resting: self.is_resting(),
@@ -701,20 +733,25 @@ impl Engine {
     }
 
     fn handle(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        self.sift_asides(now);
         let rules = Rules { now, settings: &self.settings, rng: &mut self.rng };
-        let mut candidates = self.cycle.candidates(rules);
+        let asides = self.asides.view(self.careful_events > 0);
+        let Candidates { mut events, unhurried, asides } = self.cycle.candidates(rules, asides);
+        self.drop_asides_unless(&asides, now);
         if self.is_careful() {
-            candidates.truncate(1);
+            events.truncate(1);
         }
-        match candidates.first() {
-            None => self.commit(Vec::new(), Handled { results: Vec::new(), documents: Vec::new() }, now, actions),
-            Some(event) if self.is_careful() && self.cycle.attempting != Some(event.id) => {
+        let written_first = self.cycle.written_aside();
+        let first_is_counted = events.first().cloned().is_some_and(|event| self.is_counted(&event));
+        match events.first() {
+            None => self.commit(Vec::new(), Handled { results: Vec::new(), documents: written_first }, now, actions),
+            Some(event) if self.is_careful() && !first_is_counted => {
                 let event = event.clone();
                 self.count_attempt(&event, now, actions);
             }
             Some(_) => {
-                actions.push(Action::Handle(candidates.clone()));
-                self.phase = Phase::Handling { candidates };
+                actions.push(Action::Handle(Batch { events: events.clone(), unhurried, written_first }));
+                self.phase = Phase::Handling { candidates: events };
             }
         }
     }
@@ -749,6 +786,7 @@ impl Engine {
         let effects = self.due_performing.wake().filter(|_| !self.paused);
         let heads = [self.completeness.wake(), self.completeness.looked_up_next()].into_iter().flatten();
         // What is due and not asked for waits for a gate or for room, and either comes with an input of its own.
+        let effects = effects.into_iter().chain(self.effects.wake(now));
         let due = lanes.into_iter().chain(effects).chain(heads).chain(self.position_due).chain(self.count_due);
         gates.chain(dependencies).chain(due.filter(|at| *at > now)).min()
     }

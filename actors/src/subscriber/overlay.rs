@@ -25,11 +25,22 @@ impl Overlay {
         Self { inbox, generation, read: HashMap::new(), changed: BTreeMap::new(), changed_bytes: 0 }
     }
 
+    /// As if an event before had written these.
+    pub(crate) fn seed(&mut self, writes: Vec<DocumentWrite>) {
+        self.keep(Changes(writes.into_iter().map(|write| (write.key, write.body)).collect()));
+    }
+
+    /// Every document that was read or changed.
+    pub(crate) fn keys(&self) -> Vec<DocumentKey> {
+        let only_changed = self.changed.keys().filter(|key| !self.read.contains_key(key));
+        self.read.keys().chain(only_changed).cloned().collect()
+    }
+
     /// Fetches these documents at once.
     pub(crate) async fn fetch(&mut self, mut keys: Vec<DocumentKey>) -> Result<(), Failure> {
         keys.sort_unstable();
         keys.dedup();
-        keys.retain(|key| !self.read.contains_key(key));
+        keys.retain(|key| !self.read.contains_key(key) && !self.changed.contains_key(key));
         if keys.is_empty() {
             return Ok(());
         }

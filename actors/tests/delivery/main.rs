@@ -4,17 +4,20 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod aside;
 mod broker;
+mod effects;
 mod ending;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actors::clock::{Clock, Timestamp, TokioClock};
 use actors::commit::{Commit, CommitKey, StreamEnd};
 use actors::event_store::EventStore;
-use actors::inbox::{CatchingUp, DocumentKey, HoldState, Inbox, Progress, Transaction};
+use actors::inbox::{CatchingUp, Committed, DocumentKey, HoldState, Inbox, Progress, Row, RowWrite, Transaction};
 use actors::log::{From, Log, LogId, Position};
 use actors::order::{OrderId, Version};
 use actors::subscriber::actor::{self, Ports, Source, SubscriberHandle};
@@ -51,19 +54,26 @@ impl Wrong {
 
 type Key = (OrderId, Version);
 
+/// Until somebody mends it.
+const FOR_EVER: u32 = u32::MAX;
+
 /// Writes down every version in the order's document, and asks for an effect for each.
 #[derive(Default)]
 struct Diary {
     handling: Mutex<HashMap<Key, (u32, Wrong)>>,
     performing: Mutex<HashMap<Key, (u32, Wrong)>>,
     performed: Mutex<Vec<Key>>,
+    /// How often a handler is to take how long before it goes on.
+    dawdling: Mutex<HashMap<Key, (u32, Duration)>>,
+    /// Every event is counted in a document that all orders share.
+    counting: AtomicBool,
 }
 
-fn take(script: &Mutex<HashMap<Key, (u32, Wrong)>>, key: Key) -> Option<Wrong> {
+fn take<T: Copy>(script: &Mutex<HashMap<Key, (u32, T)>>, key: Key) -> Option<T> {
     let mut script = script.lock().unwrap();
-    let (times, wrong) = script.get_mut(&key).filter(|(times, _)| *times > 0)?;
+    let (times, what) = script.get_mut(&key).filter(|(times, _)| *times > 0)?;
     *times -= 1;
-    Some(*wrong)
+    Some(*what)
 }
 
 struct Shared(Arc<Diary>);
@@ -78,6 +88,14 @@ impl Subscriber for Shared {
         let mut versions: Vec<u32> = documents.get("orders", event.order()).await?.unwrap_or_default();
         versions.push(event.version().0);
         documents.put("orders", event.order(), &versions)?;
+        let counting = self.0.counting.load(Ordering::Relaxed);
+        let counted: Option<u32> = if counting { documents.get("all", "counted").await? } else { None };
+        if let Some(time) = take(&self.0.dawdling, (event.order(), event.version())) {
+            tokio::time::sleep(time).await;
+        }
+        if counting {
+            documents.put("all", "counted", &(counted.unwrap_or_default() + 1))?;
+        }
         // What was put before it went wrong must not be kept.
         match take(&self.0.handling, (event.order(), event.version())) {
             Some(wrong) => Err(wrong.happen().await),
@@ -173,6 +191,34 @@ impl World {
         body.map(|body| serde_json::from_str(&body).unwrap()).unwrap_or_default()
     }
 
+    /// How many events are counted in the document that all orders share.
+    fn counted(&self) -> u32 {
+        let key = DocumentKey { collection: "all".into(), id: "counted".to_owned() };
+        let body = self.inbox.documents_now(&[key]).remove(0);
+        body.map(|body| serde_json::from_str(&body).unwrap()).unwrap_or_default()
+    }
+
+    /// How many events there are.
+    fn events(&self) -> u32 {
+        self.ends.values().map(|end| end.version().0).sum()
+    }
+
+    fn is_applied(&self, order: OrderId) -> bool {
+        let row = self.inbox.rows_now(&[order]).pop();
+        row.is_some_and(|row| row.applied == self.ends[&order].version())
+    }
+
+    /// As an operator writes it.
+    async fn operate(&self, order: OrderId, change: impl FnOnce(&mut Row, &mut Transaction)) {
+        let present = self.inbox.present().await.unwrap();
+        let mut row = self.inbox.rows_now(&[order]).remove(0);
+        let mut transaction = Transaction::of_operator(&present);
+        let was_written_by = row.written_by.replace(transaction.id);
+        change(&mut row, &mut transaction);
+        transaction.rows.push(RowWrite { was_written_by, row });
+        assert_eq!(self.inbox.commit_now(&transaction), Ok(Committed::Written));
+    }
+
     fn everything_is_applied(&self) -> bool {
         self.ends.iter().all(|(order, end)| {
             self.inbox
@@ -253,9 +299,13 @@ fn a_handler_that_panics_or_hangs_holds_its_order_alone_and_keeps_nothing_of_wha
             let mut world = World::new(1);
             let bad = world.store(None, 3).await;
             let good = world.store(None, 3).await;
-            world.diary.handling.lock().unwrap().insert((bad, Version(2)), (3, wrong));
+            // That it takes long is found out within a batch, and counts only aside.
+            let times = if wrong == Wrong::Hangs { 4 } else { 3 };
+            world.diary.handling.lock().unwrap().insert((bad, Version(2)), (times, wrong));
             let running = world.start(Settings::default());
-            until("the order is held", || running.handle.status().lanes_held == Some(1)).await;
+            let failed = |row: Row| row.applying.hold().is_some_and(|hold| hold.failure().is_some());
+            until("its order is held", || world.inbox.rows_now(&[bad]).pop().is_some_and(failed)).await;
+            assert_eq!(running.handle.status().lanes_held, Some(1));
             assert_eq!((world.document(bad), world.document(good)), (vec![1], vec![1, 2, 3]), "{wrong:?}");
             let row = world.inbox.rows_now(&[bad]).remove(0);
             let hold = row.applying.hold().unwrap();

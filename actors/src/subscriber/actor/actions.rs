@@ -8,9 +8,10 @@ use tokio::time::{Instant, sleep};
 
 use super::{Life, SubscriberActor};
 use crate::clock::Timestamp;
+use crate::event::Envelope;
 use crate::inbox::{InboxError, RecordedEffect, Row, Transaction, Which, Work};
 use crate::subscriber::batch::Handling;
-use crate::subscriber::engine::{Action, EFFECTS_PER_ORDER_MAX, Input};
+use crate::subscriber::engine::{Action, EFFECTS_PER_ORDER_MAX, Input, Run};
 
 impl SubscriberActor {
     pub(super) fn act(&mut self, action: Action, now: Timestamp, ctx: &mut Context<Self>) {
@@ -20,9 +21,15 @@ impl SubscriberActor {
             Action::Load(orders) => {
                 self.ask(async move { Input::Loaded(inbox.rows(generation, orders).await) }, ctx);
             }
-            Action::Handle(events) => {
+            Action::Handle(batch) => {
                 let handling = self.handling.clone();
-                self.ask(async move { Input::Handled(handling.handle(events).await) }, ctx);
+                self.ask(async move { Input::Handled(handling.handle(batch).await) }, ctx);
+            }
+            Action::HandleAside(run, event) => self.handle_aside(run, event, ctx),
+            Action::GiveUpAside(run) => {
+                if let Some(aside) = self.asides.remove(&run).and_then(|number| self.under_way.remove(&number)) {
+                    ctx.cancel_future(aside);
+                }
             }
             Action::Commit(transaction) => self.commit(transaction, ctx),
             Action::LoadDue { work, until, limit } => {
@@ -49,6 +56,17 @@ impl SubscriberActor {
             Action::WakeAt(at) => self.wake_in(at.since(now), ctx),
             Action::End => self.deposed(ctx),
         }
+    }
+
+    fn handle_aside(&mut self, run: Run, event: Arc<Envelope>, ctx: &mut Context<Self>) {
+        let (handling, order) = (self.handling.clone(), event.order);
+        let handle = async move { Input::HandledAside(run, order, handling.handle_aside(event).await) };
+        let handled = move |act: &mut Self, handled, ctx: &mut Context<Self>| {
+            act.asides.remove(&run);
+            act.take(handled, ctx);
+        };
+        let number = self.spawn(handle, handled, ctx);
+        self.asides.insert(run, number);
     }
 
     fn commit(&mut self, transaction: Arc<Transaction>, ctx: &mut Context<Self>) {

@@ -127,6 +127,7 @@ impl SubscriberActor {
         self.life = Life::Beginning;
         self.feed = Feed::default();
         self.wake = None;
+        self.asides.clear();
         for (_, handle) in self.under_way.drain() {
             ctx.cancel_future(handle);
         }

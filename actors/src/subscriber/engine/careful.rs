@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::failing::{begun, event_head};
-use super::{Action, Commitment, Engine, Phase, Then};
+use super::{Action, Batch, Commitment, Engine, Phase, Then};
 use crate::clock::Timestamp;
 use crate::event::Envelope;
 use crate::inbox::{HoldState, Row, RowWrite, Transaction};
@@ -39,6 +39,20 @@ impl Engine {
         }
     }
 
+    /// Whether the attempt at that event is counted, and has not ended: in this cycle, or before somebody else's write had
+    /// the cycle gone through again. An attempt is counted once, else an event that harms nobody would be a dead letter
+    /// after some of those.
+    pub(super) fn is_counted(&mut self, event: &Envelope) -> bool {
+        let is_open = |row: &Row| {
+            let hold = row.applying.hold().filter(|hold| hold.state == HoldState::Attempting);
+            hold.and_then(|hold| hold.head.as_ref()).is_some_and(|head| head.event == event.id)
+        };
+        if self.attempt_open == Some(event.id) && self.cycle.rows.get(&event.order).is_some_and(is_open) {
+            self.cycle.attempting = Some(event.id);
+        }
+        self.cycle.attempting == Some(event.id)
+    }
+
     /// Counts the attempt at the first of these events. Once that is stored, it begins.
     pub(super) fn count_attempt(&mut self, event: &Arc<Envelope>, now: Timestamp, actions: &mut Vec<Action>) {
         let mut row = self.cycle.rows.get(&event.order).cloned().unwrap_or_else(|| Row::new(event.order));
@@ -60,13 +74,20 @@ impl Engine {
             self.cycle.rows.insert(write.row.order, write.row.clone());
         }
         self.cycle.attempting = Some(event.id);
-        actions.push(Action::Handle(vec![event.clone()]));
-        self.phase = Phase::Handling { candidates: vec![event] };
+        self.attempt_open = Some(event.id);
+        let candidates = vec![event];
+        actions.push(Action::Handle(Batch {
+            events: candidates.clone(),
+            unhurried: candidates.iter().map(|event| event.id).collect(),
+            written_first: Vec::new(),
+        }));
+        self.phase = Phase::Handling { candidates };
     }
 
     /// It ended, one way or another.
     pub(super) fn attempt_ended(&mut self) {
         if self.cycle.attempting.is_some() {
+            self.attempt_open = None;
             self.careful_events = self.careful_events.saturating_sub(1);
         }
     }

@@ -26,7 +26,8 @@ impl Engine {
     ) {
         let results = candidates.iter().map(|event| event.id).zip(handled.results).collect();
         let rules = Rules { now, settings: &self.settings, rng: &mut self.rng };
-        let mut settled = self.cycle.settle(rules, results);
+        let paces = self.asides.view(self.careful_events > 0);
+        let mut settled = self.cycle.settle(rules, paces, results);
         let transaction = self.transaction(&mut settled, handled.documents);
         if transaction.is_empty() {
             return self.finish(&transaction, settled, now, actions);
@@ -134,6 +135,7 @@ impl Engine {
         if ours == commitment.transaction.rows.len() {
             return self.written(commitment, now, actions);
         }
+        self.asides.wrote(&commitment.transaction.documents);
         // What was counted may have been counted in a row that holds no more.
         self.cycle.attempting = None;
         self.fenced += 1;
@@ -183,8 +185,9 @@ impl Engine {
         }
     }
 
-    fn finish(&mut self, transaction: &Transaction, settled: Settled, now: Timestamp, actions: &mut Vec<Action>) {
+    fn finish(&mut self, transaction: &Transaction, mut settled: Settled, now: Timestamp, actions: &mut Vec<Action>) {
         self.fences_in_a_row = 0;
+        self.asides.wrote(&transaction.documents);
         if let Some(progress) = &transaction.progress {
             self.progress = Some(progress.clone());
         }
@@ -208,9 +211,11 @@ impl Engine {
         }
         self.acknowledge(&settled.marks, now, actions);
         self.attempt_ended();
+        self.stored_aside(&mut settled);
         self.put_back(settled);
         self.cycle = Cycle::default();
         self.phase = Phase::Idle;
+        self.go_on_aside(now, actions);
         if !(self.store.is_shut() || self.history.is_shut()) {
             self.trouble = None;
         }
@@ -239,7 +244,7 @@ impl Engine {
         for order in &settled.performed {
             let Some(row) = settled.rows.get(order) else { continue };
             if !row.performing.is_ready() {
-                self.effects.drop_order(*order);
+                self.effects.held(*order);
             } else if !self.effects.stored(*order) && row.effects_waiting > 0 {
                 self.effects.add(*order);
             }

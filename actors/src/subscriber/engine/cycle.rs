@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::aside::{Ended, Pace, Paces};
 use super::dependency::Evidence;
 use super::failing::Rules;
 use super::queue::{Item, Mark, first_event};
@@ -15,7 +16,7 @@ use super::{EventResult, Performed};
 use crate::clock::Timestamp;
 use crate::commit::Origin;
 use crate::event::{Envelope, EventId};
-use crate::inbox::{EffectOutcome, HeadOfLane, NewEffect, Row};
+use crate::inbox::{DocumentWrite, EffectOutcome, HeadOfLane, NewEffect, Row};
 use crate::order::{OrderId, Version};
 
 /// What history says about a lane that is not ready.
@@ -40,6 +41,8 @@ pub(super) struct Looked {
 /// What goes into one transaction.
 #[derive(Debug, Default)]
 pub(super) struct Cycle {
+    /// Results of events that were handled aside. They come first.
+    pub(super) asides: Vec<Ended>,
     pub(super) lanes: VecDeque<LaneRead>,
     pub(super) items: VecDeque<Item>,
     pub(super) outcomes: Vec<Performed>,
@@ -55,6 +58,16 @@ pub(super) struct Cycle {
     pub(super) performing: Evidence,
 }
 
+/// The events to be handled.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    pub(super) events: Vec<Arc<Envelope>>,
+    /// Those among them that may take all the time.
+    pub(super) unhurried: FxHashSet<EventId>,
+    /// Those that were handled aside and are still the next ones of their orders.
+    pub(super) asides: FxHashSet<EventId>,
+}
+
 /// What became of a cycle.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
@@ -65,6 +78,8 @@ pub(super) struct Settled {
     pub(super) marks: Vec<Mark>,
     /// Lanes that were tried, whatever came of it.
     pub(super) lanes_tried: Vec<OrderId>,
+    /// Events that are to be handled aside.
+    pub(super) slow: Vec<Arc<Envelope>>,
     /// Orders whose effects were performed, or failed.
     pub(super) performed: Vec<OrderId>,
     /// What was not reached: it has to be walked again.
@@ -98,10 +113,11 @@ impl Cycle {
             Item::Mark(_) => None,
         });
         let lanes = self.lanes.iter().map(|lane| lane.order);
+        let asides = self.asides.iter().map(|ended| ended.event.order);
         let outcomes = self.outcomes.iter().map(|performed| performed.effect.effect.order);
         // Their attempts may be given back.
         let failing = self.applying.orders().chain(self.performing.orders());
-        items.chain(lanes).chain(outcomes).chain(failing).collect()
+        items.chain(lanes).chain(asides).chain(outcomes).chain(failing).collect()
     }
 
     /// How many events of the queue it holds.
@@ -125,26 +141,54 @@ impl Cycle {
             Item::Event { envelope, .. } => Some(envelope),
             Item::Head(_) | Item::End { .. } | Item::Mark(_) => None,
         });
-        let events =
-            items.chain(self.lanes.iter().flat_map(|lane| &lane.events)).map(|event| (event.id, &event.origin));
+        let asides = self.asides.iter().map(|ended| &ended.event);
+        let events = items
+            .chain(self.lanes.iter().flat_map(|lane| &lane.events))
+            .chain(asides)
+            .map(|event| (event.id, &event.origin));
         let effects = self.outcomes.iter().map(|performed| &performed.effect.effect);
         let effects = effects.map(|effect| (effect.id.event, &effect.origin));
         events.chain(effects).find(|(event, _)| *event == head.event).map(|(_, origin)| origin)
     }
 
     /// The events to be handled, in order, if all of them succeed.
-    pub(super) fn candidates(&self, rules: Rules<'_>) -> Vec<Arc<Envelope>> {
-        let mut candidates = Vec::new();
+    pub(super) fn candidates(&self, rules: Rules<'_>, paces: Paces<'_>) -> Candidates {
+        let aside: FxHashSet<_> = self.asides.iter().map(|ended| ended.event.id).collect();
+        let mut candidates = Candidates::default();
         let results = |event: &Arc<Envelope>| {
-            candidates.push(event.clone());
+            if aside.contains(&event.id) {
+                candidates.asides.insert(event.id);
+                return Some(EventResult::Applied { effects: Vec::new() });
+            }
+            match paces.of(event) {
+                Pace::Aside => return Some(EventResult::Slow),
+                Pace::Unhurried => drop(candidates.unhurried.insert(event.id)),
+                Pace::Brisk => {}
+            }
+            candidates.events.push(event.clone());
             Some(EventResult::Applied { effects: Vec::new() })
         };
-        Walk::new(self, rules, results).walk();
+        Walk::new(self, rules, paces.room(), results).walk();
         candidates
     }
 
+    /// What events that were handled aside have changed.
+    pub(super) fn written_aside(&self) -> Vec<DocumentWrite> {
+        self.asides.iter().flat_map(|ended| ended.handled.documents.iter().cloned()).collect()
+    }
+
     /// What the transaction writes, given what became of the candidates. Those without a result are left for the next.
-    pub(super) fn settle(&self, rules: Rules<'_>, mut results: FxHashMap<EventId, EventResult>) -> Settled {
-        Walk::new(self, rules, |event: &Arc<Envelope>| results.remove(&event.id)).walk()
+    pub(super) fn settle(
+        &self,
+        rules: Rules<'_>,
+        paces: Paces<'_>,
+        mut results: FxHashMap<EventId, EventResult>,
+    ) -> Settled {
+        results.extend(self.asides.iter().map(|ended| (ended.event.id, ended.handled.result.clone())));
+        let results = |event: &Arc<Envelope>| {
+            let known_slow = || (paces.of(event) == Pace::Aside).then_some(EventResult::Slow);
+            results.remove(&event.id).or_else(known_slow)
+        };
+        Walk::new(self, rules, paces.room(), results).walk()
     }
 }

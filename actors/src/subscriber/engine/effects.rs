@@ -3,9 +3,11 @@
 //! few effects of those that are at work.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::clock::Timestamp;
 use crate::inbox::RecordedEffect;
 use crate::order::OrderId;
 
@@ -14,6 +16,11 @@ pub const LOADED_PER_ORDER: usize = 8;
 /// Orders that are loaded for each effect that may be performed at once. A load waits for the transaction under way:
 /// what it brings must last until the next one.
 const LOADED_PER_PLACE: usize = 16;
+/// How long an effect keeps its place from the others. One that takes longer goes on beside those in the places: one order
+/// whose effect hangs holds up no other order.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// So many for each place may go on beside it; else what hangs for everybody would be begun for everybody.
+const BESIDE_PER_PLACE: usize = 3;
 
 /// The orders with effects to perform.
 #[derive(Debug)]
@@ -24,10 +31,17 @@ pub(super) struct Effects {
     lanes: FxHashMap<OrderId, VecDeque<RecordedEffect>>,
     to_load: VecDeque<OrderId>,
     to_perform: VecDeque<OrderId>,
-    performing: usize,
+    /// What is under way, and since when.
+    performing: FxHashMap<OrderId, Timestamp>,
     loading: Vec<OrderId>,
+    /// What is being loaded may be older than what somebody else has written.
+    load_again: bool,
     /// Orders that got another effect while they were being loaded: the answer may be older than it.
     added_meanwhile: FxHashSet<OrderId>,
+    due_asked: bool,
+    /// Orders whose lanes were held while the store was asked for further orders, or for lanes that are due: the answer may
+    /// be older than that, and they must wait for their time.
+    held_meanwhile: FxHashSet<OrderId>,
     unlisted: Unlisted,
 }
 
@@ -52,9 +66,12 @@ impl Effects {
             lanes: FxHashMap::default(),
             to_load: VecDeque::new(),
             to_perform: VecDeque::new(),
-            performing: 0,
+            performing: FxHashMap::default(),
             loading: Vec::new(),
+            load_again: false,
             added_meanwhile: FxHashSet::default(),
+            due_asked: false,
+            held_meanwhile: FxHashSet::default(),
             unlisted: Unlisted { some: true, ..Unlisted::default() },
         }
     }
@@ -90,7 +107,7 @@ impl Effects {
     /// The order's lane for performing is due. False: there is no room for it, and it must be asked for again, as the
     /// store does not list lanes that are held.
     pub(super) fn add_due(&mut self, order: OrderId) -> bool {
-        if self.is_known(order) {
+        if self.held_meanwhile.contains(&order) || self.is_known(order) {
             return true;
         }
         let room = self.room() > 0;
@@ -98,6 +115,23 @@ impl Effects {
             self.take_in(order);
         }
         room
+    }
+
+    /// The store is asked for lanes that are due.
+    pub(super) fn ask_for_due(&mut self) {
+        self.due_asked = true;
+    }
+
+    /// It has answered, and what it said is known here.
+    pub(super) fn due_answered(&mut self) {
+        self.due_asked = false;
+        self.forget_held();
+    }
+
+    fn forget_held(&mut self) {
+        if !(self.due_asked || self.unlisted.asked) {
+            self.held_meanwhile.clear();
+        }
     }
 
     /// How many further orders can be taken.
@@ -123,21 +157,31 @@ impl Effects {
             self.unlisted = Unlisted { some: more, ..Unlisted::default() };
         }
         for &order in orders {
-            if !self.is_known(order) {
+            if !self.held_meanwhile.contains(&order) && !self.is_known(order) {
                 self.take_in(order);
             }
         }
+        self.forget_held();
     }
 
-    /// Somebody else has written rows: the store may have orders that nobody here knows of.
+    /// Somebody else has written rows: the store may have orders that nobody here knows of, and what is loaded of the
+    /// others may be done with.
     pub(super) fn ask_again(&mut self) {
         self.unlisted.more |= self.unlisted.some;
         self.unlisted.some = true;
+        self.to_load.extend(self.to_perform.drain(..));
+        for order in &self.to_load {
+            if let Some(lane) = self.lanes.get_mut(order) {
+                lane.clear();
+            }
+        }
+        self.load_again = !self.loading.is_empty();
     }
 
     /// The store did not answer to [`Effects::ask`].
     pub(super) fn not_listed(&mut self) {
         self.unlisted.asked = false;
+        self.forget_held();
     }
 
     /// The orders to load now, if any.
@@ -152,6 +196,9 @@ impl Effects {
 
     /// The first effects of the orders that were to be loaded.
     pub(super) fn loaded(&mut self, effects: Vec<RecordedEffect>) {
+        if std::mem::take(&mut self.load_again) {
+            return self.not_loaded();
+        }
         for effect in effects {
             if let Some(lane) = self.lanes.get_mut(&effect.effect.order) {
                 lane.push_back(effect);
@@ -171,31 +218,49 @@ impl Effects {
 
     /// The store did not answer.
     pub(super) fn not_loaded(&mut self) {
+        self.load_again = false;
+        self.added_meanwhile.clear();
         self.to_load.extend(std::mem::take(&mut self.loading));
     }
 
-    /// An effect to perform now, at most `at_once` together.
-    pub(super) fn start(&mut self, at_once: usize) -> Option<RecordedEffect> {
-        if self.performing >= at_once.min(self.at_once_max) {
+    /// An effect to perform now, at most `at_once` together, without those that have lost their places.
+    pub(super) fn start(&mut self, at_once: usize, now: Timestamp) -> Option<RecordedEffect> {
+        let beside = self.beside(at_once, now);
+        if self.performing.len() - beside >= at_once.min(self.at_once_max) {
             return None;
         }
         while let Some(order) = self.to_perform.pop_front() {
             if let Some(effect) = self.lanes.get(&order).and_then(VecDeque::front) {
-                self.performing += 1;
+                self.performing.insert(order, now);
                 return Some(effect.clone());
             }
         }
         None
     }
 
-    /// Whether any is under way.
-    pub(super) fn is_performing(&self) -> bool {
-        self.performing > 0
+    /// How many of those under way take nobody's place. None while something is tried out.
+    fn beside(&self, at_once: usize, now: Timestamp) -> usize {
+        if at_once < self.at_once_max {
+            return 0;
+        }
+        let long = self.performing.values().filter(|began| now.since(**began) >= PATIENCE).count();
+        long.min(self.at_once_max * BESIDE_PER_PLACE)
     }
 
-    /// An effect was performed, or failed: its outcome is not stored yet.
-    pub(super) fn performed(&mut self) {
-        self.performing = self.performing.saturating_sub(1);
+    /// When a place becomes free although nothing ends, while something waits for it.
+    pub(super) fn wake(&self, now: Timestamp) -> Option<Timestamp> {
+        let free = self.performing.values().map(|began| began.after(PATIENCE)).filter(|at| *at > now);
+        free.min().filter(|_| !self.to_perform.is_empty())
+    }
+
+    /// Whether any is under way.
+    pub(super) fn is_performing(&self) -> bool {
+        !self.performing.is_empty()
+    }
+
+    /// The order's effect was performed, or failed: its outcome is not stored yet.
+    pub(super) fn performed(&mut self, order: OrderId) {
+        self.performing.remove(&order);
     }
 
     /// The outcome of the order's effect is stored: the next one may follow. Says whether one is loaded.
@@ -210,6 +275,14 @@ impl Effects {
         true
     }
 
+    /// The order's effect failed, and its lane is held.
+    pub(super) fn held(&mut self, order: OrderId) {
+        self.drop_order(order);
+        if self.unlisted.asked || self.due_asked {
+            self.held_meanwhile.insert(order);
+        }
+    }
+
     /// Forgets what is loaded of an order.
     pub(super) fn drop_order(&mut self, order: OrderId) {
         self.lanes.remove(&order);
@@ -221,6 +294,106 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::inbox::{EffectId, NewEffect};
+    use crate::order::Version;
+    use crate::testing::commits::first;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    /// The effects that the order's first events asked for, one each.
+    fn recorded(order: OrderId, count: u32) -> Vec<RecordedEffect> {
+        let event = first(1).envelopes().next().expect("an event");
+        let effect = |version| NewEffect {
+            id: EffectId { event: event.id, index: version },
+            order,
+            version: Version(version),
+            last_of_event: true,
+            recorded_at: event.recorded_at,
+            origin: event.origin.clone(),
+            body: "1".into(),
+        };
+        (1..=count).map(|version| RecordedEffect { effect: effect(version), outcome: None }).collect()
+    }
+
+    /// Knows of nothing else than what is added.
+    fn listed(orders_max: usize, at_once_max: usize) -> Effects {
+        let mut effects = Effects::new(orders_max, at_once_max);
+        let (_, limit) = effects.ask().expect("the store is asked first");
+        effects.listed(&[], limit);
+        effects
+    }
+
+    fn load(effects: &mut Effects) {
+        let orders = effects.load().expect("orders to load");
+        effects.loaded(orders.into_iter().flat_map(|order| recorded(order, 1)).collect());
+    }
+
+    fn start(effects: &mut Effects, at_once: usize, now: Timestamp) -> Vec<OrderId> {
+        std::iter::from_fn(|| effects.start(at_once, now)).map(|effect| effect.effect.order).collect()
+    }
+
+    #[test]
+    fn what_takes_long_gives_up_its_place_and_no_more_of_it_than_may_be_under_way() {
+        let mut effects = listed(100, 2);
+        for _ in 0..20 {
+            effects.add(OrderId::generate());
+        }
+        load(&mut effects);
+        let mut hang = start(&mut effects, 2, at(0));
+        assert_eq!((hang.len(), effects.wake(at(0))), (2, Some(at(5_000))));
+        assert_eq!(start(&mut effects, 2, at(4_999)), []);
+        for n in 1..=BESIDE_PER_PLACE as i64 {
+            hang.extend(start(&mut effects, 2, at(5_000 * n)));
+            assert_eq!(hang.len(), 2 + 2 * n as usize);
+        }
+        assert_eq!(start(&mut effects, 2, at(100_000)), [], "the others wait until one ends");
+        assert_eq!(effects.wake(at(100_000)), None);
+        effects.performed(hang[0]);
+        assert_eq!(start(&mut effects, 2, at(100_000)).len(), 1);
+        assert_eq!(start(&mut effects, 1, at(200_000)), [], "while one is tried out there are no others beside it");
+    }
+
+    #[test]
+    fn an_order_whose_lane_was_held_while_the_store_was_asked_waits_for_its_time() {
+        let mut effects = Effects::new(100, 2);
+        let order = OrderId::generate();
+        let (_, limit) = effects.ask().expect("the store is asked");
+        assert!(effects.add_due(order));
+        load(&mut effects);
+        assert_eq!(start(&mut effects, 2, at(0)), [order]);
+        effects.ask_for_due();
+        effects.performed(order);
+        effects.held(order);
+        effects.listed(&[order], limit);
+        assert!(effects.add_due(order), "it is due later");
+        assert_eq!(effects.load(), None);
+        effects.due_answered();
+        assert!(effects.add_due(order));
+        assert_eq!(effects.load(), Some(vec![order]), "now it is its time");
+    }
+
+    #[test]
+    fn what_an_operator_may_have_decided_about_is_loaded_again_before_it_is_performed() {
+        let mut effects = listed(100, 1);
+        let orders: Vec<_> = (0..3).map(|_| OrderId::generate()).collect();
+        effects.add(orders[0]);
+        effects.add(orders[1]);
+        load(&mut effects);
+        assert_eq!(start(&mut effects, 1, at(0)), [orders[0]]);
+        effects.add(orders[2]);
+        assert_eq!(effects.load(), Some(vec![orders[2]]));
+        effects.ask_again();
+        effects.loaded(recorded(orders[2], 2));
+        effects.performed(orders[0]);
+        assert!(!effects.stored(orders[0]));
+        assert_eq!(start(&mut effects, 1, at(0)), [], "what is loaded may be done with");
+        assert_eq!(effects.load(), Some(vec![orders[1], orders[2]]));
+        effects.loaded(recorded(orders[2], 1));
+        assert_eq!(start(&mut effects, 1, at(0)), [orders[2]]);
+        assert!(effects.ask().is_some(), "and there may be others");
+    }
 
     /// Each order has one effect; as fast as they are performed, others come.
     #[test]

@@ -103,6 +103,14 @@ pub(super) fn ended_processes(before: &Lane, head: HeadOfLane, now: Timestamp) -
     keep(hold, Failure::permanent(text), now)
 }
 
+/// What is at its head takes long, which says nothing about it yet. Until then it waits in the store: whoever begins anew
+/// finds it there.
+pub(super) fn put_aside(before: &Lane, head: HeadOfLane, until: Timestamp, now: Timestamp) -> Lane {
+    let mut hold = going_on(before, Kind::Attempts, Some(head), now);
+    (hold.state, hold.next_attempt_at) = (HoldState::Retrying, Some(until));
+    Lane::Held(Box::new(hold))
+}
+
 /// What is at its head cannot be read here. Another docket may begin at any time that can: it is never given up.
 pub(super) fn undecodable(before: &Lane, head: HeadOfLane, failure: Failure, rules: &mut Rules<'_>) -> Lane {
     let mut hold = going_on(before, Kind::Undecodable, Some(head), rules.now);

@@ -32,17 +32,19 @@ impl Engine {
         let at_once = if self.dependency.is_down() { 1 } else { self.settings.lanes_at_once_max };
         if self.may_try_lanes(now)
             && self.lanes_busy.len() < at_once
+            && !(self.dependency.is_down() && self.asides.are_waiting())
             && let Some(until) = self.due_applying.ask(now)
         {
-            let limit = at_once + self.lanes_busy.len();
+            // Those that are at work are due as well: the limit leaves room for the others.
+            let limit = at_once + self.lanes_busy.len() + self.asides.len();
             actions.push(Action::LoadDue { work: Work::Applying, until, limit });
         }
         if self.may_perform(now)
             && self.effects.room() > 0
             && let Some(until) = self.due_performing.ask(now)
         {
-            // Those that are at work are due as well: the limit leaves room for the others.
             let limit = self.settings.effects_loaded_max;
+            self.effects.ask_for_due();
             actions.push(Action::LoadDue { work: Work::Performing, until, limit });
         }
     }
@@ -79,6 +81,9 @@ impl Engine {
             }
             Err(error) => {
                 due.answered(Some(now), now, wait_max);
+                if work == Work::Performing {
+                    self.effects.due_answered();
+                }
                 return self.store_away(&error, now);
             }
         };
@@ -88,17 +93,26 @@ impl Engine {
             self.held_since.met(row);
         }
         match work {
-            Work::Applying => self.try_lanes(rows, last, now, actions),
+            Work::Applying => {
+                let rows = self.not_aside(rows, actions);
+                self.try_lanes(rows, last, now, actions);
+            }
             Work::Performing => {
                 if !rows.iter().all(|row| self.effects.add_due(row.order)) {
                     self.due_performing.add(now);
                 }
+                self.effects.due_answered();
             }
         }
     }
 
     fn try_lanes(&mut self, rows: Vec<Row>, last: bool, now: Timestamp, actions: &mut Vec<Action>) {
-        if rows.is_empty() && last && self.lanes_busy.is_empty() && self.dependency.admits(now) {
+        if rows.is_empty()
+            && last
+            && self.lanes_busy.is_empty()
+            && self.asides.is_empty()
+            && self.dependency.admits(now)
+        {
             // Nothing is left that could be tried to see whether the dependency is back.
             self.dependency.forget(self.name);
         }
@@ -169,7 +183,7 @@ impl Engine {
             (true, true) => 1,
             (false, _) => self.settings.effects_at_once_max,
         };
-        while let Some(effect) = self.effects.start(at_once) {
+        while let Some(effect) = self.effects.start(at_once, now) {
             actions.push(Action::Perform(Box::new(effect)));
         }
     }

@@ -13,7 +13,7 @@ use super::*;
 use crate::broker::Tag;
 use crate::commit::{CommitId, StreamEnd};
 use crate::event::EventId;
-use crate::inbox::{DocumentKey, HoldState, Lane, OutcomeKind, RowWrite, Which};
+use crate::inbox::{Body, DocumentKey, HoldState, Lane, OutcomeKind, RowWrite, Which};
 use crate::log::LogId;
 use crate::testing::commits::commit;
 use crate::testing::inbox::{Fault, MemoryInbox};
@@ -66,6 +66,8 @@ struct World {
     outage: Option<Failure>,
     /// How often a handler was called.
     handled: Vec<EventKey>,
+    /// How often an event's handler is still to take longer than its patience.
+    slow: HashMap<EventKey, u32>,
     performed: Vec<(OrderId, Version)>,
     /// What the broker brought, and up to where it was told that it need not do so again.
     received: Vec<(Receipt, Vec<EventKey>)>,
@@ -80,6 +82,20 @@ struct World {
 
 type EventKey = (OrderId, Version);
 
+fn of_order(order: OrderId) -> DocumentKey {
+    DocumentKey { collection: "seen".into(), id: order.to_string() }
+}
+
+/// A document that all orders share.
+fn counted() -> DocumentKey {
+    DocumentKey { collection: "all".into(), id: "counted".to_owned() }
+}
+
+fn take(times: &mut HashMap<EventKey, u32>, event: &Envelope) -> bool {
+    let left = times.get_mut(&(event.order, event.version)).filter(|left| **left > 0);
+    left.map(|left| *left -= 1).is_some()
+}
+
 impl World {
     fn new() -> Self {
         Self {
@@ -90,6 +106,7 @@ impl World {
             undecodable: Vec::new(),
             outage: None,
             handled: Vec::new(),
+            slow: HashMap::new(),
             performed: Vec::new(),
             received: Vec::new(),
             acknowledged: None,
@@ -134,7 +151,8 @@ impl World {
     fn answer(&mut self, action: Action) -> Option<Input> {
         Some(match action {
             Action::Load(orders) => Input::Loaded(Ok(self.inbox.rows_now(&orders))),
-            Action::Handle(events) => Input::Handled(Ok(self.handle(&events))),
+            Action::Handle(batch) => Input::Handled(Ok(self.handle(&batch))),
+            Action::HandleAside(run, event) => Input::HandledAside(run, event.order, Ok(self.handle_aside(&event))),
             Action::Commit(transaction) => Input::Committed(self.inbox.commit_now(&transaction)),
             Action::LoadDue { work, until, limit } => {
                 let rows = self.inbox.due_now(work, until, limit);
@@ -160,51 +178,65 @@ impl World {
                 self.acknowledge(receipt);
                 return None;
             }
-            Action::WakeAt(_) | Action::End => return None,
+            Action::GiveUpAside(_) | Action::WakeAt(_) | Action::End => return None,
         })
     }
 
-    fn handle(&mut self, events: &[Arc<Envelope>]) -> Handled {
-        let mut documents: BTreeMap<DocumentKey, String> = BTreeMap::new();
-        let mut failed: HashMap<OrderId, Failure> = HashMap::new();
+    fn handle(&mut self, batch: &Batch) -> Handled {
+        let written = batch.written_first.iter().map(|write| (write.key.clone(), write.body.clone().expect("a body")));
+        let mut documents: BTreeMap<_, _> = written.collect();
+        let mut stopped: HashMap<OrderId, EventResult> = HashMap::new();
         let mut results = Vec::new();
-        for event in events.iter().take(5) {
-            if let Some(failure) = failed.get(&event.order) {
-                results.push(EventResult::Failed(failure.clone()));
-                continue;
+        for event in batch.events.iter().take(5) {
+            let unhurried = batch.unhurried.contains(&event.id);
+            let result = match stopped.get(&event.order) {
+                Some(result) => result.clone(),
+                None if !unhurried && take(&mut self.slow, event) => EventResult::Slow,
+                None => self.handle_event(event, &mut documents),
+            };
+            if !matches!(result, EventResult::Applied { .. }) {
+                stopped.insert(event.order, result.clone());
             }
-            let name = (event.order, event.version);
-            self.handled.push(name);
-            if self.undecodable.contains(&name) {
-                let failure = Failure::permanent("from the future");
-                failed.insert(event.order, failure.clone());
-                results.push(EventResult::Undecodable(failure));
-                continue;
-            }
-            if let Some(failure) = &self.outage {
-                failed.insert(event.order, failure.clone());
-                results.push(EventResult::Failed(failure.clone()));
-                continue;
-            }
-            if let Some((times, failure)) = self.failing.get_mut(&name)
-                && *times > 0
-            {
-                *times -= 1;
-                failed.insert(event.order, failure.clone());
-                results.push(EventResult::Failed(failure.clone()));
-                continue;
-            }
-            let key = DocumentKey { collection: "seen".into(), id: event.order.to_string() };
-            let stored = || self.inbox.documents_now(std::slice::from_ref(&key)).remove(0);
-            let document = documents
-                .entry(key.clone())
-                .or_insert_with(|| stored().map(|body| body.to_string()).unwrap_or_default());
-            document.push_str(&format!("{} ", event.version));
-            let effects = if event.version.0.is_multiple_of(2) { vec!["effect".into()] } else { Vec::new() };
-            results.push(EventResult::Applied { effects });
+            results.push(result);
         }
-        let documents = documents.into_iter().map(|(key, body)| DocumentWrite { key, body: Some(body.into()) });
+        let documents = documents.into_iter().map(|(key, body)| DocumentWrite { key, body: Some(body) });
         Handled { results, documents: documents.collect() }
+    }
+
+    fn handle_aside(&mut self, event: &Envelope) -> HandledAside {
+        let mut documents = BTreeMap::new();
+        let result = self.handle_event(event, &mut documents);
+        let documents = documents.into_iter().map(|(key, body)| DocumentWrite { key, body: Some(body) }).collect();
+        HandledAside { result, documents, keys: vec![of_order(event.order), counted()] }
+    }
+
+    /// Writes it down in its order's document; and those of every third version are counted, all orders' together.
+    fn handle_event(&mut self, event: &Envelope, documents: &mut BTreeMap<DocumentKey, Body>) -> EventResult {
+        let name = (event.order, event.version);
+        self.handled.push(name);
+        if self.undecodable.contains(&name) {
+            return EventResult::Undecodable(Failure::permanent("from the future"));
+        }
+        if let Some(failure) = &self.outage {
+            return EventResult::Failed(failure.clone());
+        }
+        if let Some((times, failure)) = self.failing.get_mut(&name)
+            && *times > 0
+        {
+            *times -= 1;
+            return EventResult::Failed(failure.clone());
+        }
+        let mut append = |key: DocumentKey, text: String| {
+            let stored = || self.inbox.documents_now(std::slice::from_ref(&key)).remove(0).unwrap_or_default();
+            let document = documents.entry(key.clone()).or_insert_with(stored);
+            *document = format!("{document}{text}").into();
+        };
+        append(of_order(event.order), format!("{} ", event.version));
+        if event.version.0.is_multiple_of(3) {
+            append(counted(), ".".to_owned());
+        }
+        let effects = if event.version.0.is_multiple_of(2) { vec!["effect".into()] } else { Vec::new() };
+        EventResult::Applied { effects }
     }
 
     /// Everything that the receipt stands for must be stored, or be known to be.
@@ -324,8 +356,11 @@ impl World {
     }
 
     fn document(&self, order: OrderId) -> String {
-        let key = DocumentKey { collection: "seen".into(), id: order.to_string() };
-        self.inbox.documents_now(&[key]).remove(0).map(|body| body.trim().to_owned()).unwrap_or_default()
+        self.stored(of_order(order)).trim().to_owned()
+    }
+
+    fn stored(&self, key: DocumentKey) -> Body {
+        self.inbox.documents_now(&[key]).remove(0).unwrap_or_default()
     }
 
     fn row(&self, order: OrderId) -> Row {
@@ -348,6 +383,8 @@ impl World {
             let last = last.entry(commit.order()).or_default();
             *last = (*last).max(commit.last());
         }
+        let thirds = last.values().map(|last| last.0 / 3).sum::<u32>();
+        assert_eq!(self.stored(counted()).len(), thirds as usize, "what all orders share is counted once");
         for (order, last) in last {
             let fold: Vec<_> = (1..=last.0).map(|version| version.to_string()).collect();
             assert_eq!(self.document(order), fold.join(" "));
@@ -649,7 +686,7 @@ fn long_lanes_leave_live_events_their_share_of_a_batch() {
     actions.extend(engine.step(Input::Delivered(live, position(2, None)), world.now));
     let mut beside_the_lane = Vec::new();
     while let Some(action) = actions.pop_front() {
-        if let Action::Handle(events) = &action
+        if let Action::Handle(Batch { events, .. }) = &action
             && events.iter().any(|event| event.order == long[0].order())
         {
             beside_the_lane.push(events.iter().filter(|event| event.order != long[0].order()).count());
@@ -694,6 +731,9 @@ impl Chaos {
             if rng.random_bool(0.1) {
                 world.failing.insert(key, (rng.random_range(1..4), failure()));
             }
+            if rng.random_bool(0.2) {
+                world.slow.insert(key, rng.random_range(1..3));
+            }
             if rng.random_bool(0.1) {
                 world.failing_effects.insert(key, (rng.random_range(1..4), failure()));
             }
@@ -733,18 +773,26 @@ impl Chaos {
         self.world.unclean = self.rng.random_bool(0.5);
         let mut engine = self.world.engine();
         let mut actions = engine.step(Input::Opened(position(0, None)), self.world.now);
+        // What handlers aside have read and made of it, before they end.
+        let mut asides = Vec::new();
         for _ in 0..self.rng.random_range(1..120) {
             self.world.now = self.world.now.after(Duration::from_millis(self.rng.random_range(0..200)));
             let input = match self.rng.random_range(0..10) {
                 0 | 1 => self.delivery(),
                 2 => Input::Tick,
                 3 if self.rng.random_bool(0.2) => told_to_rest(self.rng.random_bool(0.3)),
+                4 if !asides.is_empty() => asides.swap_remove(self.rng.random_range(0..asides.len())),
                 _ if actions.is_empty() => self.delivery(),
                 _ => {
                     let index = self.rng.random_range(0..actions.len());
                     let action = actions.swap_remove(index);
                     self.disturb();
+                    let aside = matches!(action, Action::HandleAside(..));
                     match self.world.answer(action) {
+                        Some(input) if aside => {
+                            asides.push(input);
+                            continue;
+                        }
                         Some(input) => input,
                         None => continue,
                     }
@@ -761,6 +809,8 @@ impl Chaos {
                 Action::Perform(_)
                 | Action::Load(_)
                 | Action::Handle(_)
+                | Action::HandleAside(..)
+                | Action::GiveUpAside(_)
                 | Action::LoadDue { .. }
                 | Action::ReadHistory { .. }
                 | Action::LoadWaiting { .. }

@@ -21,19 +21,26 @@ use crate::order::{OrderId, Version};
 pub(super) struct Walk<'a, F> {
     cycle: &'a Cycle,
     rules: Rules<'a>,
+    /// So many more events may be put aside.
+    asides_max: usize,
     results: F,
     settled: Settled,
 }
 
 impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
-    pub(super) fn new(cycle: &'a Cycle, rules: Rules<'a>, results: F) -> Self {
+    pub(super) fn new(cycle: &'a Cycle, rules: Rules<'a>, asides_max: usize, results: F) -> Self {
         let (applying, performing) = (cycle.applying.clone(), cycle.performing.clone());
-        Self { cycle, rules, results, settled: Settled { applying, performing, ..Settled::default() } }
+        Self { cycle, rules, asides_max, results, settled: Settled { applying, performing, ..Settled::default() } }
     }
 
     pub(super) fn walk(mut self) -> Settled {
         for performed in &self.cycle.outcomes {
             self.performed(performed);
+        }
+        for ended in &self.cycle.asides {
+            let events = VecDeque::from([ended.event.clone()]);
+            // What is behind it was not looked for: history is asked.
+            self.lane(&LaneRead { order: ended.event.order, looked: None, events, complete: false });
         }
         let mut lanes = self.cycle.lanes.iter();
         let mut items = self.cycle.items.iter();
@@ -236,7 +243,7 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
         Some(false)
     }
 
-    fn result(&mut self, event: &Envelope, result: EventResult) -> bool {
+    fn result(&mut self, event: &Arc<Envelope>, result: EventResult) -> bool {
         match result {
             EventResult::Applied { effects } => {
                 self.settled.applying.succeeded();
@@ -246,6 +253,10 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
             EventResult::Passed => {
                 self.apply(event, Vec::new());
                 true
+            }
+            EventResult::Slow => {
+                self.put_aside(event);
+                false
             }
             EventResult::Failed(failure) => {
                 self.seen(event);
@@ -278,6 +289,18 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
             **hold = Hold::new(HoldState::Gap, hold.since, hold.next_attempt_at);
         }
         self.settled.effects.extend(recorded(event, effects, count));
+    }
+
+    /// Its order waits for it. When too many are aside it is tried again as others are, only not at once.
+    fn put_aside(&mut self, event: &Arc<Envelope>) {
+        self.seen(event);
+        let has_room = self.settled.slow.len() < self.asides_max;
+        let now = self.rules.now;
+        let until = if has_room { now } else { now.after(self.rules.settings.backoff.first) };
+        self.hold(event.order, |before, rules| failing::put_aside(before, event_head(event), until, rules.now));
+        if has_room {
+            self.settled.slow.push(event.clone());
+        }
     }
 
     fn seen(&mut self, event: &Envelope) {
@@ -350,13 +373,15 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
         self.settled.performing.succeeded();
         let (now, effects_max) = (self.rules.now, self.rules.settings.effects_max);
         let row = self.row(effect.order);
-        if row.effects_waiting == effects_max
-            && let Lane::Held(hold) = &mut row.applying
+        row.performing = Lane::Ready;
+        if let Lane::Held(hold) = &mut row.applying
             && hold.state == HoldState::Gap
+            && hold.attempts == 0
+            && row.effects_waiting <= effects_max
         {
+            // Its events wait for room, and there is some now.
             hold.next_attempt_at = Some(now);
         }
-        row.performing = Lane::Ready;
         row.effects_waiting = row.effects_waiting.saturating_sub(1);
         row.performed = row.performed.max(performed_up_to(row, effect));
         let outcome = outcome.clone();

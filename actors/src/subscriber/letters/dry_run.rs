@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Letter, LetterError, LetterId, Letters};
 use crate::inbox::{Body, DocumentWrite, Failure, HoldState, InboxError, Work};
-use crate::subscriber::engine::{EventResult, Handled};
+use crate::subscriber::engine::{EventResult, HandledAside};
 
 /// What a letter would come to.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,17 +67,18 @@ impl Letters {
         };
         let mut handling = self.handling.clone();
         handling.generation = found.present.generation;
-        let Handled { results, documents } = match handling.handle(vec![event]).await {
+        let HandledAside { result, documents, .. } = match handling.handle_aside(event).await {
             Ok(handled) => handled,
             Err(failure) => return Ok(DryRun::Failed(failure)),
         };
-        Ok(match results.into_iter().next() {
-            Some(EventResult::Applied { effects }) => {
+        Ok(match result {
+            EventResult::Applied { effects } => {
                 DryRun::Applied(WouldApply { documents: self.changes(&found.present, documents).await?, effects })
             }
-            Some(EventResult::Passed) | None => DryRun::Passed,
-            Some(EventResult::Failed(failure)) => DryRun::Failed(failure),
-            Some(EventResult::Undecodable(failure)) => DryRun::Undecodable(failure),
+            // By itself nothing is slow: it has failed when its time is over.
+            EventResult::Passed | EventResult::Slow => DryRun::Passed,
+            EventResult::Failed(failure) => DryRun::Failed(failure),
+            EventResult::Undecodable(failure) => DryRun::Undecodable(failure),
         })
     }
 

@@ -12,7 +12,7 @@ impl World {
             let Some(action) = actions.pop_front() else { return true };
             count += 1;
             let kills = |events: &[Arc<Envelope>]| events.iter().any(|event| (event.order, event.version) == killer);
-            if count == actions_max || matches!(&action, Action::Handle(events) if kills(events)) {
+            if count == actions_max || matches!(&action, Action::Handle(batch) if kills(&batch.events)) {
                 return false;
             }
             if let Action::WakeAt(at) = &action
@@ -102,7 +102,7 @@ fn after_an_unclean_end_events_run_one_at_a_time_counted_before_and_in_batches_a
     let (mut alone, mut beside_others, mut looks) = (0, false, 0);
     while let Some(action) = actions.pop_front() {
         looks += usize::from(matches!(action, Action::ReadHistory { .. }));
-        if let Action::Handle(events) = &action {
+        if let Action::Handle(Batch { events, .. }) = &action {
             beside_others |= events.len() > 1;
             if !beside_others {
                 alone += 1;
