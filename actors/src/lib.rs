@@ -8,6 +8,8 @@
 
 pub mod clock;
 pub mod money;
+#[doc(hidden)]
+pub mod mutant;
 pub mod randomness;
 
 pub mod order;

@@ -85,6 +85,7 @@ fn orders_child(config: &Config, ports: Ports, threads: &[ArbiterHandle]) -> (Ch
         loading_max: config.orders.loading_max as usize,
         stuck_after: millis(config.supervisor.stuck_after_ms),
         answer_within: millis(config.http.answer_timeout_ms),
+        mutant: None,
     };
     let layout = Layout::new(ports, limits, policy(config), threads.len());
     let mut shards = Supervisor::new(Strategy::OneForOne, policy(config));

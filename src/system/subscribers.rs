@@ -95,5 +95,6 @@ fn settings(limits: &config::Subscriber) -> Settings {
             factor: limits.backoff_factor,
             max: millis(limits.backoff_max_ms),
         },
+        mutant: None,
     }
 }

@@ -23,6 +23,7 @@ use crate::commit::{self, Commit, CommitId};
 use crate::event_store::StoreError;
 use crate::journal::actor::{Append, Told};
 use crate::journal::{Said, Why};
+use crate::mutant::Mutant;
 use crate::supervisor::child::{Failure, Handle};
 
 /// Asks the actor to end. `true`: it does, and takes nothing more; `false`: it is busy.
@@ -347,16 +348,27 @@ impl OrderActor {
             }
             Said::NotDone(why) => self.not_written(writing.decided, &why),
             Said::Unknown => {
+                let again = self.decided_again(&writing.decided);
                 for decided in std::mem::take(&mut writing.decided) {
                     decided.outcome_unknown(&writing.commit);
                 }
                 for work in std::mem::take(&mut self.waiting) {
                     work.refuse_behind(&writing.commit);
                 }
+                self.waiting = again;
                 writing.unknown = true;
                 self.under_way = Some(UnderWay::Writing(writing));
             }
         }
+    }
+
+    /// Nothing, but for a bug put in on purpose.
+    fn decided_again(&self, decided: &[Decided]) -> VecDeque<Work> {
+        let commands = decided.iter().filter_map(|decided| match &decided.work {
+            Work::Command(work) if self.context.limits.mutant == Some(Mutant::DecidesAgain) => Some(work),
+            Work::Command(_) | Work::Read(_) => None,
+        });
+        commands.map(|work| Work::Command(Box::new(work.once_more()))).collect()
     }
 
     /// Nothing of the draft holds. Who had an event in it is told so; the others are decided again on what is stored.

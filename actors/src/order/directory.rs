@@ -23,6 +23,7 @@ use crate::commit::{Fingerprint, Key, KeyHash, Origin, StreamEnd};
 use crate::event::Envelope;
 use crate::event_store::{EventStore, StoreError};
 use crate::journal::actor::{Append, MAILBOX_MAX};
+use crate::mutant::Mutant;
 use crate::snapshots::Snapshots;
 use crate::supervisor::{Node, Policy};
 
@@ -47,6 +48,9 @@ pub struct Limits {
     pub stuck_after: Duration,
     /// A caller is answered within this time.
     pub answer_within: Duration,
+    /// For the simulation alone.
+    #[doc(hidden)]
+    pub mutant: Option<Mutant>,
 }
 
 impl Default for Limits {
@@ -61,6 +65,7 @@ impl Default for Limits {
             loading_max: 64,
             stuck_after: Duration::from_secs(30),
             answer_within: Duration::from_secs(10),
+            mutant: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix::Message;
 
-use super::admission::{Answered, CommandReply, Place, ReadReply, not_done, not_read};
+use super::admission::{Answered, CommandReply, Place, ReadReply, command_reply, not_done, not_read};
 use super::directory::Request;
 use super::error::NotDone;
 use super::shard::Panics;
@@ -113,6 +113,12 @@ impl Work {
 }
 
 impl CommandWork {
+    /// The same, to be decided once more: see [`Mutant::DecidesAgain`](crate::mutant::Mutant).
+    pub(super) fn once_more(&self) -> Self {
+        let (reply, _) = command_reply();
+        Self { request: self.request.clone(), key: self.key, reply, places: [None, None], overtaken: 0 }
+    }
+
     pub(super) fn question(&self) -> Question<'_> {
         Question {
             command: &self.request.command,

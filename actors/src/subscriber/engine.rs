@@ -59,6 +59,7 @@ use crate::inbox::{
     Totals, Transaction, Work,
 };
 use crate::log::Position;
+use crate::mutant::Mutant;
 use crate::order::{OrderId, Version};
 
 pub use aside::{HandledAside, Run};
@@ -456,7 +457,12 @@ impl Engine {
                 self.queue.push_commits(&commits, Source::Log);
                 self.queue.mark_followed(position);
             }
-            Input::Received(events, receipt) => self.received(events, receipt, now),
+            Input::Received(events, receipt) => {
+                if self.settings.mutant == Some(Mutant::AcknowledgesEarly) {
+                    actions.push(Action::Acknowledge(receipt));
+                }
+                self.received(events, receipt, now);
+            }
             Input::Heads(heads, position) => self.completeness.hold(heads, position, now),
             Input::QueueSeenEmpty => self.completeness.seen_empty(now),
             Input::QueueConsumed(consumed) => self.completeness.consumed(consumed, now),
@@ -662,7 +668,7 @@ impl Engine {
             self.due_applying.add(now);
             return lanes;
         }
-        let most = if self.is_careful() { 1 } else { self.settings.batch_events_max / 2 };
+        let most = if self.is_careful() { 1 } else { (self.settings.batch_events_max / 2).max(1) };
         while events < most
             && let Some(lane) = self.lanes.pop_front()
         {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::mutant::Mutant;
+
 /// How much at once, how often, how long.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -38,6 +40,9 @@ pub struct Settings {
     pub effect_timeout: Duration,
     /// The waits between attempts.
     pub backoff: Backoff,
+    /// For the simulation alone.
+    #[doc(hidden)]
+    pub mutant: Option<Mutant>,
 }
 
 /// How long to wait between attempts: a random part (full jitter) of `first * factor^(attempt - 1)`, at most `max`.
@@ -86,6 +91,7 @@ impl Default for Settings {
             handler_timeout: Duration::from_secs(30),
             effect_timeout: Duration::from_secs(150),
             backoff: Backoff::default(),
+            mutant: None,
         }
     }
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::watch;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, watch};
 
 use self::connection::{Consumer, Publisher};
 use self::queues::{Queues, Waiting};
@@ -30,7 +31,8 @@ struct Shared {
     state: Mutex<State>,
     blocked: watch::Sender<Option<String>>,
     /// Counts what changed.
-    changes: watch::Sender<u64>,
+    /// Told whenever something changes. As in [`super::memory`] it wakes those who wait in their order.
+    changes: Notify,
 }
 
 /// How often what goes wrong. Probabilities are from 0 to 1.
@@ -96,8 +98,7 @@ impl MemoryBroker {
             publishing: BTreeSet::new(),
             consuming: BTreeSet::new(),
         };
-        let (blocked, changes) = (watch::Sender::default(), watch::Sender::default());
-        Self(Arc::new(Shared { state: Mutex::new(state), blocked, changes }))
+        Self(Arc::new(Shared { state: Mutex::new(state), blocked: watch::Sender::default(), changes: Notify::new() }))
     }
 
     /// From now on that goes wrong. [`Faults::default`] is nothing.
@@ -135,6 +136,7 @@ impl MemoryBroker {
     /// From now on it takes nothing, for that reason; or takes what it is given again.
     pub fn block(&self, reason: Option<&str>) {
         self.0.blocked.send_replace(reason.map(str::to_owned));
+        self.0.changes.notify_waiters();
     }
 
     /// A queue never has more messages than that: then its oldest are lost.
@@ -210,14 +212,14 @@ impl MemoryBroker {
         (state.publishing.len(), state.consuming.len())
     }
 
-    /// Waits until something may have changed since the receiver looked last.
-    fn changes(&self) -> watch::Receiver<u64> {
-        self.0.changes.subscribe()
+    /// Waits until something changes after this call.
+    fn changes(&self) -> Notified<'_> {
+        self.0.changes.notified()
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let changed = change(&mut self.state());
-        self.0.changes.send_modify(|changes| *changes += 1);
+        self.0.changes.notify_waiters();
         changed
     }
 

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::commit::{Commit, CommitId, CommitKey, StreamEnd};
 use crate::event_store::{Appended, EventStore, Group, StoreError};
@@ -21,8 +21,9 @@ pub struct Memory(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// How many commits there are.
-    head: watch::Sender<usize>,
+    /// Told whenever there are more commits. It wakes those who wait in their order, as no watch does: with the same seed
+    /// the same happens.
+    more: Notify,
 }
 
 #[derive(Clone, Debug)]
@@ -43,15 +44,13 @@ impl Memory {
             log_order: Vec::new(),
             snapshots: HashMap::new(),
         };
-        Self(Arc::new(Shared { state: Mutex::new(state), head: watch::Sender::new(0) }))
+        Self::of(state)
     }
 
     /// Another store with the same contents, as a file that was copied: it even has the same log id.
     #[must_use]
     pub fn copied(&self) -> Self {
-        let state = self.state().clone();
-        let head = watch::Sender::new(state.log_order.len());
-        Self(Arc::new(Shared { state: Mutex::new(state), head }))
+        Self::of(self.state().clone())
     }
 
     /// Another store as this one was before its last so many commits.
@@ -61,7 +60,7 @@ impl Memory {
         for commit in state.log_order.split_off(left) {
             state.by_key.remove(&commit.key());
         }
-        Self(Arc::new(Shared { head: watch::Sender::new(left), state: Mutex::new(state) }))
+        Self::of(state)
     }
 
     /// Every commit, in the order of the log.
@@ -76,10 +75,13 @@ impl Memory {
 
     /// As [`EventStore::append`], of one commit and at once.
     pub(super) fn append_now(&self, commit: &Arc<Commit>) -> Appended {
-        let mut state = self.state();
-        let outcome = state.append(commit);
-        self.0.head.send_replace(state.log_order.len());
+        let outcome = self.state().append(commit);
+        self.0.more.notify_waiters();
         outcome
+    }
+
+    fn of(state: State) -> Self {
+        Self(Arc::new(Shared { state: Mutex::new(state), more: Notify::new() }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -138,7 +140,8 @@ impl EventStore for Memory {
     async fn append(&self, group: Group) -> Vec<Appended> {
         let mut state = self.state();
         let outcomes = group.commits().iter().map(|commit| state.append(commit)).collect();
-        self.0.head.send_replace(state.log_order.len());
+        drop(state);
+        self.0.more.notify_waiters();
         outcomes
     }
 
@@ -165,7 +168,7 @@ impl Log for Memory {
             From::Now => state.log_order.len(),
             From::Position(position) => state.find(&position)?,
         };
-        Ok(Box::new(Follower { memory: self.clone(), head: self.0.head.subscribe(), at }))
+        Ok(Box::new(Follower { memory: self.clone(), at }))
     }
 
     async fn scan(&self, after: Option<CommitKey>, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError> {
@@ -186,19 +189,21 @@ impl Log for Memory {
 
 struct Follower {
     memory: Memory,
-    head: watch::Receiver<usize>,
     at: usize,
 }
 
 #[async_trait]
 impl Follow for Follower {
     async fn next(&mut self, max: usize) -> Result<Vec<Arc<Commit>>, LogError> {
-        let at = self.at;
-        let gone = |_| StoreError::Away("the store is gone".to_owned());
-        self.head.wait_for(|head| *head > at).await.map_err(gone)?;
-        let next: Vec<_> = self.memory.state().log_order.iter().skip(at).take(max.max(1)).cloned().collect();
-        self.at += next.len();
-        Ok(next)
+        loop {
+            let more = self.memory.0.more.notified();
+            let next: Vec<_> = self.memory.state().log_order.iter().skip(self.at).take(max.max(1)).cloned().collect();
+            if !next.is_empty() {
+                self.at += next.len();
+                return Ok(next);
+            }
+            more.await;
+        }
     }
 
     fn position(&self) -> Position {

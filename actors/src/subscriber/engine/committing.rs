@@ -12,8 +12,10 @@ use super::{Action, Commitment, Cycle, Engine, Handled, Phase, Then, totals};
 use crate::clock::Timestamp;
 use crate::event::Envelope;
 use crate::inbox::{
-    CatchingUp, Committed, DocumentWrite, InboxError, Lane, Progress, Row, RowWrite, Transaction, TransactionId,
+    CatchingUp, Committed, DocumentWrite, InboxError, Lane, NewEffect, Progress, RecordedEffect, Row, RowWrite,
+    Transaction, TransactionId,
 };
+use crate::mutant::Mutant;
 use crate::order::OrderId;
 
 impl Engine {
@@ -31,6 +33,10 @@ impl Engine {
         let transaction = self.transaction(&mut settled, handled.documents);
         if transaction.is_empty() {
             return self.finish(&transaction, settled, now, actions);
+        }
+        if self.settings.mutant == Some(Mutant::PerformsBeforeCommit) {
+            let recorded = |effect: &NewEffect| RecordedEffect { effect: effect.clone(), outcome: None };
+            actions.extend(transaction.effects.iter().map(|effect| Action::Perform(Box::new(recorded(effect)))));
         }
         actions.push(Action::Commit(transaction.clone()));
         self.phase = Phase::Committing(Box::new(Commitment { transaction, then: Then::Finish(Box::new(settled)) }));

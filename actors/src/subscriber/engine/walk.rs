@@ -16,6 +16,7 @@ use crate::inbox::{
     Body, EffectId, EffectOutcome, Failure, HeadOfLane, Hold, HoldState, Lane, NewEffect, Outcome, RecordedEffect, Row,
     Work,
 };
+use crate::mutant::Mutant;
 use crate::order::{OrderId, Version};
 
 pub(super) struct Walk<'a, F> {
@@ -184,11 +185,13 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
     /// The lane is ready when nothing was behind what was read, and nothing else was seen. While each read brings it on
     /// the next follows at once: history may give less than it has, and more may have been seen since it was read.
     fn lane_end(&mut self, lane: &LaneRead) {
-        let now = self.rules.now;
+        let (now, mutant) = (self.rules.now, self.rules.settings.mutant);
         let before = self.cycle.rows.get(&lane.order).map_or(Version::NONE, |row| row.applied);
         let row = self.row(lane.order);
         let brought_on = row.applied > before;
-        if brought_on && !(lane.complete && row.applied == row.seen) {
+        if brought_on && mutant == Some(Mutant::ReadyWithoutLooking) {
+            row.applying = Lane::Ready;
+        } else if brought_on && !(lane.complete && row.applied == row.seen) {
             hold_for_gap(row, now, now);
         } else if row.applied == row.seen {
             row.applying = Lane::Ready;
@@ -231,6 +234,9 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
                 let row = self.row(event.order);
                 row.seen = row.seen.max(event.version);
                 self.contradict(event.order, event.id);
+            }
+            Verdict::Waits if self.retries_out_of_order(event) => {
+                return (self.results)(event).map(|result| self.result(event, result));
             }
             Verdict::Waits => self.wait_behind(event, now),
             Verdict::Crowded => self.crowded(event),
@@ -308,10 +314,19 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
         row.seen = row.seen.max(event.version);
     }
 
+    /// Never, but for a bug put in on purpose.
+    fn retries_out_of_order(&mut self, event: &Envelope) -> bool {
+        let is_mutant = self.rules.settings.mutant == Some(Mutant::RetriesOutOfOrder);
+        is_mutant && self.row(event.order).applying.hold().is_some_and(|hold| hold.state == HoldState::Retrying)
+    }
+
     fn wait_behind(&mut self, event: &Envelope, until: Timestamp) {
-        let now = self.rules.now;
+        let (now, mutant) = (self.rules.now, self.rules.settings.mutant);
         let row = self.row(event.order);
-        row.seen = row.seen.max(event.version);
+        row.seen = match mutant {
+            Some(Mutant::OverwritesSeen) => event.version,
+            Some(_) | None => row.seen.max(event.version),
+        };
         if row.applying.is_ready() {
             hold_for_gap(row, now, until);
         }

@@ -65,18 +65,16 @@ impl Publisher {
 
 /// Waits while it takes nothing.
 async fn unblocked(broker: &MemoryBroker, is_open: impl Fn() -> bool) -> Result<(), BrokerError> {
-    let (mut blocked, mut changes) = (broker.0.blocked.subscribe(), broker.changes());
-    while is_open() {
-        if blocked.borrow_and_update().is_none() {
+    loop {
+        let changes = broker.changes();
+        if !is_open() {
+            return Err(away());
+        }
+        if broker.0.blocked.borrow().is_none() {
             return Ok(());
         }
-        tokio::select! {
-            biased;
-            changed = blocked.changed() => changed.map_err(|_| away())?,
-            changed = changes.changed() => changed.map_err(|_| away())?,
-        }
+        changes.await;
     }
-    Err(away())
 }
 
 #[async_trait]
@@ -167,9 +165,8 @@ impl Consume for Consumer {
     async fn next(&mut self, max: usize) -> Result<Vec<Delivery>, BrokerError> {
         let Line { broker, connection, subscriber: name } = self.line.clone();
         broker.delay().await;
-        let mut changes = broker.changes();
         loop {
-            changes.borrow_and_update();
+            let changes = broker.changes();
             let deliveries = {
                 let state = &mut *broker.state();
                 if !state.consuming.contains(&connection) {
@@ -181,7 +178,7 @@ impl Consume for Consumer {
             if !deliveries.is_empty() {
                 return Ok(deliveries);
             }
-            changes.changed().await.map_err(|_| away())?;
+            changes.await;
         }
     }
 
