@@ -637,6 +637,7 @@ impl Engine {
             lanes: if self.leaving { VecDeque::new() } else { self.take_lanes(now) },
             outcomes: std::mem::take(&mut self.outcomes),
             resting: self.is_resting(),
+            probing: self.may_probe(now),
             applying: self.dependency.evidence(),
             performing: self.performing.evidence(),
             ..Cycle::default()

@@ -50,6 +50,9 @@ pub(super) struct Cycle {
     pub(super) rows: FxHashMap<OrderId, Row>,
     /// Whether what comes only raises *seen*.
     pub(super) resting: bool,
+    /// Whether one of those is handled all the same, to see whether what all orders need is back. Lanes that failed take
+    /// their turns at that as well; what comes has not failed yet.
+    pub(super) probing: bool,
     /// The event whose attempt was counted before it began, in the row as it is stored.
     pub(super) attempting: Option<EventId>,
     /// What is known of what all orders need for being handled.

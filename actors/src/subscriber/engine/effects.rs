@@ -134,6 +134,11 @@ impl Effects {
         }
     }
 
+    /// Whether nothing is to be performed, as far as is known.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lanes.is_empty() && !self.unlisted.some
+    }
+
     /// How many further orders can be taken.
     pub(super) fn room(&self) -> usize {
         self.orders_max.saturating_sub(self.lanes.len())

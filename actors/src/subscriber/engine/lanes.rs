@@ -28,6 +28,11 @@ impl Engine {
         self.paused || self.dependency.is_down()
     }
 
+    /// Whether what comes may show that the dependency is back. One at a time: not beside a lane that is tried.
+    pub(super) fn may_probe(&self, now: Timestamp) -> bool {
+        !self.paused && self.dependency.is_down() && self.dependency.admits(now) && self.lanes_busy.is_empty()
+    }
+
     pub(super) fn ask_for_lanes(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         let at_once = if self.dependency.is_down() { 1 } else { self.settings.lanes_at_once_max };
         if self.may_try_lanes(now)
@@ -98,6 +103,9 @@ impl Engine {
                 self.try_lanes(rows, last, now, actions);
             }
             Work::Performing => {
+                if rows.is_empty() && last && self.effects.is_empty() {
+                    self.performing.forget(self.name);
+                }
                 if !rows.iter().all(|row| self.effects.add_due(row.order)) {
                     self.due_performing.add(now);
                 }

@@ -26,12 +26,15 @@ pub(super) struct Walk<'a, F> {
     asides_max: usize,
     results: F,
     settled: Settled,
+    /// Another event may be handled although what comes is only to be seen.
+    probing: bool,
 }
 
 impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
     pub(super) fn new(cycle: &'a Cycle, rules: Rules<'a>, asides_max: usize, results: F) -> Self {
         let (applying, performing) = (cycle.applying.clone(), cycle.performing.clone());
-        Self { cycle, rules, asides_max, results, settled: Settled { applying, performing, ..Settled::default() } }
+        let settled = Settled { applying, performing, ..Settled::default() };
+        Self { cycle, rules, asides_max, results, settled, probing: cycle.probing }
     }
 
     pub(super) fn walk(mut self) -> Settled {
@@ -213,12 +216,14 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
         let effects_before = self.cycle.rows.get(&event.order).map_or(0, |row| row.effects_waiting);
         let meeting = Meeting {
             in_lane,
-            resting: self.cycle.resting,
+            resting: self.cycle.resting && !self.probing,
             crowded: effects_before >= self.rules.settings.effects_max,
             attempted: self.cycle.attempting == Some(event.id),
             attempts_max: self.rules.settings.attempts_max,
         };
-        verdict(event, self.row(event.order), meeting)
+        let verdict = verdict(event, self.row(event.order), meeting);
+        self.probing &= in_lane || verdict != Verdict::Next;
+        verdict
     }
 
     /// Carries the verdict out. `None`: there is no result for the event; else whether its lane can go on.

@@ -1,6 +1,7 @@
 //! Something that all orders need is away: said, or only to be guessed.
 
 use super::*;
+use crate::inbox::EffectOutcome;
 
 impl World {
     fn attempts(&self) -> Vec<u32> {
@@ -148,4 +149,53 @@ fn a_lane_that_is_tried_in_vain_says_nothing_about_what_is_away() {
         assert_eq!(engine.status().state, SubscriberState::DependencyDown);
     }
     assert_eq!(world.hold(gap[0].order()), HoldState::Gap);
+}
+
+#[test]
+fn an_event_that_comes_ends_a_guess_that_was_wrong_however_many_poisoned_ones_wait_before_it() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let poisoned: Vec<_> = (0..200).map(|_| order(&[1]).remove(0)).collect();
+    for commit in &poisoned {
+        world.failing.insert((commit.order(), Version(1)), (u32::MAX, Failure::transient("no")));
+        world.deliver(&mut engine, std::slice::from_ref(commit));
+    }
+    assert_eq!(engine.status().state, SubscriberState::DependencyDown);
+    let began = world.now;
+    let mut healthy = Vec::new();
+    while engine.status().applying.map(|lanes| lanes.dead) != Some(200) {
+        assert!(world.now < began.after(Duration::from_secs(300)), "{:?}", engine.status());
+        world.settle(&mut engine, Input::Tick);
+        healthy.push(order(&[1]).remove(0));
+        let last = healthy[healthy.len() - 1..].to_vec();
+        world.deliver(&mut engine, &last);
+        world.now = world.now.after(Duration::from_millis(500));
+    }
+    world.settle_all(&mut engine, Input::Tick);
+    assert!(healthy.iter().all(|commit| world.document(commit.order()) == "1"));
+}
+
+#[test]
+fn when_nothing_is_left_that_could_show_that_it_is_back_it_is_held_to_be() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let b = order(&[2]);
+    world.failing_effects.insert((b[0].order(), Version(2)), (1, Failure::dependency_down("away")));
+    world.deliver(&mut engine, &b);
+    assert_eq!(engine.status().state, SubscriberState::DependencyDown);
+    // An operator decides that the effect is not performed.
+    let mut transaction = Transaction::of_operator(&world.inbox.present_now());
+    let mut row = world.row(b[0].order());
+    let waiting = world.inbox.effects_now(&[row.order], Which::Waiting, 8);
+    for recorded in &waiting {
+        let outcome = Outcome { kind: OutcomeKind::Discarded, detail: "a test".to_owned() };
+        let effect = &recorded.effect;
+        transaction.outcomes.push(EffectOutcome { order: row.order, id: effect.id, outcome, at: world.now });
+    }
+    (row.performing, row.effects_waiting, row.performed) = (Lane::Ready, 0, row.applied);
+    let was_written_by = row.written_by.replace(transaction.id);
+    transaction.rows.push(RowWrite { was_written_by, row });
+    assert_eq!(world.inbox.commit_now(&transaction), Ok(Committed::Written));
+    world.settle_all(&mut engine, Input::Present(world.inbox.present_now()));
+    assert_eq!(engine.status().state, SubscriberState::Running);
 }
