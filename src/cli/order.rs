@@ -53,17 +53,20 @@ pub(super) fn run(args: Args) -> Done {
     let mut order: Value = block_on(docket.get(&path))?;
     // Subscribers have no past.
     let with_subscribers = args.version.is_none() && args.at.is_none();
-    let subscribers = if with_subscribers { subscribers::of(&docket, id)? } else { Value::Null };
+    let subscribers = if with_subscribers { subscribers::of(&docket, id).map(Some) } else { Ok(None) };
     if args.server.json {
-        if let (Some(order), Value::Array(_)) = (order.as_object_mut(), &subscribers) {
-            order.insert("subscribers".to_owned(), subscribers);
+        if let (Some(order), Ok(Some(subscribers))) = (order.as_object_mut(), &subscribers) {
+            order.insert("subscribers".to_owned(), subscribers.clone());
         }
         print_json(&order)?;
     } else {
         show(&order)?;
-        subscribers::show(subscribers)?;
+        if let Ok(Some(subscribers)) = &subscribers {
+            subscribers::show(subscribers)?;
+        }
     }
-    Ok(ExitCode::SUCCESS)
+    // The order is shown all the same.
+    subscribers.map(|_| ExitCode::SUCCESS)
 }
 
 /// What is asked first of an order; its times and what belongs to them follow.

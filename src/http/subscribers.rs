@@ -2,8 +2,8 @@
 
 mod order;
 
-use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
 use actors::clock::{Clock, SystemClock};
 use actors::inbox::InboxError;
 use actors::nodes::Seen;
@@ -15,7 +15,7 @@ use futures_util::future::{join_all, try_join_all};
 use serde::Serialize;
 
 use super::problem::{self, Problem};
-use super::{NOT_HERE_RETRY, Service, error};
+use super::{NOT_HERE_RETRY, Service, error, headers};
 use order::{Effects, OrderSubscriber, OrderSubscribers};
 
 /// The subscribers of this process.
@@ -32,19 +32,33 @@ pub(super) async fn all(service: Data<Service>) -> HttpResponse {
 }
 
 /// Tells one to rest, in whichever process it is active.
-pub(super) async fn pause(service: Data<Service>, name: Path<String>) -> Result<HttpResponse, Problem> {
-    told_to_rest(&service, &name, true).await
+pub(super) async fn pause(
+    service: Data<Service>,
+    request: HttpRequest,
+    name: Path<String>,
+) -> Result<HttpResponse, Problem> {
+    told_to_rest(&service, &request, &name, true).await
 }
 
 /// Tells one to go on.
-pub(super) async fn resume(service: Data<Service>, name: Path<String>) -> Result<HttpResponse, Problem> {
-    told_to_rest(&service, &name, false).await
+pub(super) async fn resume(
+    service: Data<Service>,
+    request: HttpRequest,
+    name: Path<String>,
+) -> Result<HttpResponse, Problem> {
+    told_to_rest(&service, &request, &name, false).await
 }
 
-async fn told_to_rest(service: &Service, name: &str, paused: bool) -> Result<HttpResponse, Problem> {
+async fn told_to_rest(
+    service: &Service,
+    request: &HttpRequest,
+    name: &str,
+    paused: bool,
+) -> Result<HttpResponse, Problem> {
     let subscriber = named(service, name)?;
     subscriber.pause(paused).await.map_err(|error| store_away(name, &error))?;
-    tracing::info!(subscriber = name, paused, "an operator told the subscriber to rest, or to go on");
+    let by = headers::origin(request).authid;
+    tracing::info!(subscriber = name, by = &*by, "the subscriber is told to {}", if paused { "rest" } else { "go on" });
     Ok(HttpResponse::Ok().json(subscriber.figures(SystemClock.now()).await))
 }
 

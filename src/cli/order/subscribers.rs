@@ -51,7 +51,7 @@ pub(super) fn of(docket: &Docket, order: Uuid) -> Result<Value, CommandError> {
     Ok(answer.get_mut("subscribers").map(Value::take).unwrap_or_default())
 }
 
-pub(super) fn show(subscribers: Value) -> Result<(), CommandError> {
+pub(super) fn show(subscribers: &Value) -> Result<(), CommandError> {
     let Ok(subscribers) = Vec::<Subscriber>::deserialize(subscribers) else { return Ok(()) };
     if subscribers.is_empty() {
         return Ok(());

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
-use tokio::sync::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
 
 use super::present::Changed;
@@ -138,8 +137,8 @@ impl SubscriberHandle {
 
     /// Says that somebody changed something in its store. To be said in this process; in the others it is seen.
     pub async fn changed(&self) {
-        // One that is down reads the store when it begins.
-        let _ = self.address.send(Changed).await;
+        // One that is down reads the store when it begins, and one that is left alone for a while hears of it then.
+        let _ = timeout(OBEYED_WITHIN, self.address.send(Changed)).await;
     }
 
     /// The effects of an order, with their outcomes, whichever process performs them.
