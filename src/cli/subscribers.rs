@@ -247,7 +247,7 @@ mod tests {
         let lanes =
             json!({"attempting": 1, "retrying": 1_000_000, "gap": 2, "dead": 17, "undecodable": 3, "conflicting": 4});
         subscriber(json!({
-            "name": "a-subscriber-with-a-long-name", "state": "dependency_down", "paused": false,
+            "name": "webhook.shop-1", "state": "dependency_down", "paused": false,
             "lag_events": 12_345_678, "lag_is_approximate": true, "lag_ms": 7_000_000, "applying": lanes,
             "performing": lanes, "effects_waiting": 1_234_567, "dead_letters": 34,
             "queue": {"state": "connecting", "waiting": null, "unreadable": 2}, "trouble": "the mail server is away",
@@ -268,8 +268,8 @@ mod tests {
     #[test]
     fn below_it_stands_what_to_do_and_nothing_when_nothing_is_wrong() {
         let notes = busy().notes().join("\n");
-        assert!(notes.contains("docket dead-letters list --subscriber a-subscriber-with-a-long-name"), "{notes}");
-        assert!(notes.contains("orders.a-subscriber-with-a-long-name.dead"), "{notes}");
+        assert!(notes.contains("docket dead-letters list --subscriber webhook.shop-1"), "{notes}");
+        assert!(notes.contains("orders.webhook.shop-1.dead"), "{notes}");
         assert!(notes.contains("the mail server is away"), "{notes}");
         let fine = json!({"name": "a", "state": "running", "paused": false, "lag_events": 0, "lag_ms": 0,
             "applying": {}, "performing": {}, "effects_waiting": 0, "dead_letters": 0, "trouble": null});
