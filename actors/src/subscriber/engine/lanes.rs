@@ -12,6 +12,7 @@ use crate::event::Envelope;
 use crate::event_store::StoreError;
 use crate::inbox::{InboxError, Row, Work};
 use crate::order::{OrderId, Version};
+use crate::subscriber::letters::SPREAD_MAX;
 
 /// How far history was asked about a lane that is tried.
 #[derive(Debug)]
@@ -77,7 +78,7 @@ impl Engine {
             Work::Applying => &mut self.due_applying,
             Work::Performing => &mut self.due_performing,
         };
-        let wait_max = self.settings.backoff.max.max(self.settings.backoff.first);
+        let wait_max = self.settings.backoff.max.max(self.settings.backoff.first).max(SPREAD_MAX);
         let (rows, last) = match answer {
             Ok((rows, next)) => {
                 due.answered(next, now, wait_max);

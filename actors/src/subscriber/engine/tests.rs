@@ -15,6 +15,7 @@ use crate::commit::{CommitId, StreamEnd};
 use crate::event::EventId;
 use crate::inbox::{Body, DocumentKey, HoldState, Lane, OutcomeKind, RowWrite, Which};
 use crate::log::LogId;
+use crate::subscriber::letters::SPREAD_MAX;
 use crate::testing::commits::commit;
 use crate::testing::inbox::{Fault, MemoryInbox};
 
@@ -312,6 +313,11 @@ impl World {
 
     /// An operator has everything that is dead tried again. Whether anything was.
     fn retry_dead(&mut self, engine: &mut Engine) -> bool {
+        self.retry_dead_at(self.now, engine)
+    }
+
+    /// The same at that time.
+    fn retry_dead_at(&mut self, at: Timestamp, engine: &mut Engine) -> bool {
         let mut transaction = Transaction::of_operator(&self.inbox.present_now());
         for row in self.inbox.all_rows() {
             let mut retried = row.clone();
@@ -320,7 +326,7 @@ impl World {
                     && hold.state == HoldState::Dead
                 {
                     (hold.state, hold.attempts) = (HoldState::Retrying, 0);
-                    hold.next_attempt_at = Some(self.now);
+                    hold.next_attempt_at = Some(at);
                 }
             }
             if retried != row {
@@ -648,6 +654,21 @@ fn a_lane_whose_time_a_wrong_clock_set_far_ahead_does_not_wait_for_it() {
     world.settle_all(&mut engine, Input::Tick);
     world.check();
     assert!(world.now <= at(60_000), "it waited until {:?}", world.now);
+}
+
+#[test]
+fn retries_that_an_operator_spreads_over_minutes_begin_at_their_time() {
+    let mut world = World::new();
+    let a = order(&[1]);
+    world.failing.insert((a[0].order(), Version(1)), (1, Failure::permanent("no")));
+    let mut engine = world.begun();
+    world.deliver(&mut engine, &a);
+    assert_eq!(world.hold(a[0].order()), HoldState::Dead);
+    let later = world.now.after(SPREAD_MAX);
+    world.retry_dead_at(later, &mut engine);
+    world.settle_all(&mut engine, Input::Tick);
+    world.check();
+    assert!(world.now >= later, "it began at {:?}, not at {later:?}", world.now);
 }
 
 #[test]
