@@ -1,28 +1,15 @@
 //! Keys, with the real program: who gets in, under whose name things happen, and that neither a key nor its hash is
 //! written anywhere.
 
-use std::process::Command;
-
 use reqwest::StatusCode;
 use serde_json::Value;
 
+use crate::harness::command::Output;
 use crate::harness::{Docket, Folder, Request, Store, an_order, eventually};
-
-struct Told {
-    out: String,
-    err: String,
-    code: Option<i32>,
-}
-
-fn told(command: &mut Command) -> Told {
-    let output = command.output().expect("the built docket");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    Told { out: text(output.stdout), err: text(output.stderr), code: output.status.code() }
-}
 
 /// A key as `docket key new` makes it.
 fn made(folder: &Folder, name: &str, scopes: &str) -> Value {
-    let told = told(&mut folder.command(&["key", "new", name, "--scope", scopes, "--json"]));
+    let told = Output::of(&mut folder.command(&["key", "new", name, "--scope", scopes, "--json"]));
     assert_eq!(told.code, Some(0), "{}", told.err);
     serde_json::from_str(&told.out).expect("JSON")
 }
@@ -56,7 +43,7 @@ async fn each_does_what_its_key_allows_and_nothing_secret_is_written() {
     assert_eq!(trail.body["events"][0]["authid"], "shop", "{}", trail.body);
 
     let (keys, hashes) = commands_need_a_key(&folder, &docket, &shop, &watcher);
-    let check = told(&mut folder.command(&["check"]));
+    let check = Output::of(&mut folder.command(&["check"]));
     assert!(check.out.contains("shop (orders:read, orders:write); watcher (ops:read)"), "{}", check.out);
     let (_, said) = docket.stop_and_tell().await;
     assert!(said.contains("\"authid\":\"shop\"") && said.contains("\"authid\":\"watcher\""), "{said}");
@@ -76,7 +63,7 @@ async fn each_does_what_its_key_allows_and_nothing_secret_is_written() {
 fn commands_need_a_key(folder: &Folder, docket: &Docket, shop: &Value, watcher: &Value) -> ([String; 2], [String; 2]) {
     let tree = |key: Option<&str>| {
         let mut command = folder.command(&["tree", "--json", "--url", &docket.ops]);
-        told(key.into_iter().fold(&mut command, |command, key| command.env("DOCKET_KEY", key)))
+        Output::of(key.into_iter().fold(&mut command, |command, key| command.env("DOCKET_KEY", key)))
     };
     let none = tree(None);
     assert_eq!((none.code, none.err.contains("DOCKET_KEY")), (Some(4), true), "{}", none.err);
@@ -92,7 +79,7 @@ fn commands_need_a_key(folder: &Folder, docket: &Docket, shop: &Value, watcher: 
     let file = folder.data("watcher.key");
     std::fs::write(&file, format!("{}\n", text(watcher, "key"))).expect("written");
     let file = file.display().to_string();
-    let from_file = told(&mut folder.command(&["tree", "--url", &docket.ops, "--key-file", &file]));
+    let from_file = Output::of(&mut folder.command(&["tree", "--url", &docket.ops, "--key-file", &file]));
     assert_eq!(from_file.code, Some(0), "{}", from_file.err);
     let of = |member: &str| [shop, watcher].map(|made| text(made, member).to_owned());
     (of("key"), of("hash"))
@@ -107,9 +94,9 @@ async fn a_wrong_key_stops_the_start_with_its_name_and_a_wrong_command_makes_non
         ("shop sha256:12 ops:read".to_owned(), ["key shop", "64 hexadecimal"]),
         (format!("shop {hash} ops:read, shop {hash} ops:write"), ["key shop", "two of that name"]),
     ] {
-        let check = told(folder.command(&["check"]).env("DOCKET__AUTH__KEYS", &lines));
+        let check = Output::of(folder.command(&["check"]).env("DOCKET__AUTH__KEYS", &lines));
         assert_eq!(check.code, Some(1), "{}", check.out);
-        let started = told(folder.command(&[]).env("DOCKET__AUTH__KEYS", &lines));
+        let started = Output::of(folder.command(&[]).env("DOCKET__AUTH__KEYS", &lines));
         assert_eq!(started.code, Some(2), "{}", started.err);
         for word in ["auth.keys", words[0], words[1]] {
             assert!(started.err.contains(word) && check.out.contains(word), "{word}: {}", started.err);
@@ -118,7 +105,7 @@ async fn a_wrong_key_stops_the_start_with_its_name_and_a_wrong_command_makes_non
     }
     let [no_scope, unknown, bad_name] =
         [&["shop"][..], &["shop", "--scope", "orders:all"], &["anonymous", "--scope", "ops:read"]]
-            .map(|arguments| told(folder.command(&["key", "new"]).args(arguments)));
+            .map(|arguments| Output::of(folder.command(&["key", "new"]).args(arguments)));
     for refused in [no_scope, unknown, bad_name] {
         assert_eq!((refused.code, refused.out.as_str()), (Some(2), ""), "{}", refused.err);
     }

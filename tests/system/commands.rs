@@ -1,27 +1,11 @@
 //! The commands as an operator types them, against a docket that runs: what they print, and how they end.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use reqwest::StatusCode;
 
-use crate::harness::{Docket, Folder, Store, an_order, eventually, on_every_store};
-
-/// What a command wrote, and its exit code.
-struct Told {
-    out: String,
-    err: String,
-    code: Option<i32>,
-}
-
-fn told(command: &mut Command) -> Told {
-    let output = command.output().expect("the built docket");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    Told { out: text(output.stdout), err: text(output.stderr), code: output.status.code() }
-}
-
-fn ask(folder: &Folder, docket: &Docket, arguments: &[&str]) -> Told {
-    told(folder.command(arguments).args(["--url", &docket.ops]))
-}
+use crate::harness::command::{Output, ask};
+use crate::harness::{Folder, Store, an_order, eventually, on_every_store};
 
 on_every_store!(
     a_table_fits_into_80_columns_and_begins_with_what_is_asked_first,
@@ -55,9 +39,9 @@ async fn the_address_is_the_configured_one_when_nobody_says_another(store: Store
     let docket = folder.start().await;
     let ops = docket.ops.trim_start_matches("http://");
 
-    let right = told(folder.command(&["tree"]).env("DOCKET__OPS__BIND", ops));
+    let right = Output::of(folder.command(&["tree"]).env("DOCKET__OPS__BIND", ops));
     assert_eq!(right.code, Some(0), "{}", right.err);
-    let open = told(&mut folder.command(&["tree"]));
+    let open = Output::of(&mut folder.command(&["tree"]));
     assert_eq!(open.code, Some(2), "{}", open.err);
     assert!(open.err.contains("--url"), "{}", open.err);
 }
@@ -75,7 +59,7 @@ async fn whoever_looks_after_a_container_hears_whether_it_answers_and_whether_it
     let frozen = ask(&folder, &docket, &["healthy"]);
     docket.thaw();
     assert_eq!(frozen.code, Some(3), "{}", frozen.err);
-    let gone = told(folder.command(&["healthy"]).args(["--url", "http://127.0.0.1:1"]));
+    let gone = Output::of(folder.command(&["healthy"]).args(["--url", "http://127.0.0.1:1"]));
     assert_eq!(gone.code, Some(3), "{}", gone.err);
 }
 
@@ -83,15 +67,15 @@ async fn a_wrong_address_is_told_apart_from_a_docket_that_is_not_there(store: St
     let folder = Folder::new(store);
     let docket = folder.start().await;
 
-    let callers = told(folder.command(&["tree"]).args(["--url", &docket.http]));
+    let callers = Output::of(folder.command(&["tree"]).args(["--url", &docket.http]));
     assert_eq!(callers.code, Some(1));
     assert!(callers.err.contains("ops.bind"), "{}", callers.err);
     for wrong in ["127.0.0.1:8081", "localhost:8081", "https://127.0.0.1:8081", "nonsense"] {
-        let told = told(folder.command(&["tree"]).args(["--url", wrong]));
+        let told = Output::of(folder.command(&["tree"]).args(["--url", wrong]));
         assert_eq!(told.code, Some(2), "{wrong}: {}", told.err);
         assert!(told.err.contains("http://127.0.0.1:8081"), "{wrong}: {}", told.err);
     }
-    let nobody = told(folder.command(&["tree"]).args(["--url", "http://127.0.0.1:1"]));
+    let nobody = Output::of(folder.command(&["tree"]).args(["--url", "http://127.0.0.1:1"]));
     assert_eq!(nobody.code, Some(3), "{}", nobody.err);
 }
 
@@ -131,7 +115,7 @@ async fn an_import_that_was_cut_off_is_run_again_and_every_bad_line_has_its_numb
 
 async fn a_wrong_part_or_a_section_of_nobody_is_named_and_ends_it(store: Store) {
     let folder = Folder::new(store);
-    let part = told(&mut folder.command(&["--only", "nope"]));
+    let part = Output::of(&mut folder.command(&["--only", "nope"]));
     assert_eq!(part.code, Some(2), "{}", part.err);
     assert!(part.err.contains("--only nope"), "{}", part.err);
     let misspelt = folder.set("DOCKET__SUBSCRIBERS__NOTIFICATON__ATTEMPTS_MAX", "3");
@@ -154,12 +138,12 @@ async fn the_line_of_a_request_says_which_order_and_who(store: Store) {
 async fn a_store_that_cannot_be_read_is_found_before_the_start() {
     let folder = Folder::new(Store::Sqlite);
     folder.start().await.stop().await;
-    let check = told(&mut folder.command(&["check"]));
+    let check = Output::of(&mut folder.command(&["check"]));
     assert_eq!(check.code, Some(0), "{}", check.out);
     assert!(check.out.contains("ok     store"), "{}", check.out);
 
     std::fs::write(folder.data("orders.db"), "no database").expect("written");
-    let check = told(&mut folder.command(&["check"]));
+    let check = Output::of(&mut folder.command(&["check"]));
     assert_eq!(check.code, Some(1), "{}", check.out);
     assert!(check.out.contains("WRONG  store"), "{}", check.out);
 }

@@ -2,7 +2,9 @@
 //! its callers speak to it. It ends with the test, whatever happens.
 
 pub(crate) mod callers;
+pub(crate) mod command;
 mod folder;
+pub(crate) mod moody;
 mod store;
 pub(crate) mod takings;
 
@@ -15,7 +17,7 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 pub(crate) use folder::Folder;
-pub(crate) use store::{Recorded, Setting, Store, all, in_every_setting, on_every_store};
+pub(crate) use store::{Recorded, Setting, Store, in_every_setting, on_every_store};
 
 /// Longest wait for anything that must come by itself.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(180);
@@ -95,6 +97,11 @@ impl Docket {
         code.and_then(|status| status.code())
     }
 
+    /// Whether its process has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.process.0.try_wait().expect("a child").is_some()
+    }
+
     /// Its process stands still (SIGSTOP) until it is thawed.
     pub(crate) fn freeze(&self) {
         self.signal("STOP");
@@ -161,10 +168,19 @@ impl Docket {
         self.tell(order, "deliver", &json!({}))
     }
 
-    /// `GET path` of the operators' address.
+    /// What `GET path` of the operators' address answers, when it does.
     pub(crate) async fn ops(&self, path: &str) -> Value {
-        let request = Request(self.client.get(format!("{}{path}", self.ops)));
-        request.expect(StatusCode::OK).await.body
+        self.get_ops(path).expect(StatusCode::OK).await.body
+    }
+
+    /// `GET path` of the operators' address.
+    pub(crate) fn get_ops(&self, path: &str) -> Request {
+        Request(self.client.get(format!("{}{path}", self.ops)))
+    }
+
+    /// `POST path` with that body to the operators' address.
+    pub(crate) fn post_ops(&self, path: &str, body: &Value) -> Request {
+        Request(self.client.post(format!("{}{path}", self.ops)).json(body))
     }
 
     /// Takes over orders of the older shape; what became of each line.

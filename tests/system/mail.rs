@@ -1,6 +1,9 @@
 //! Mails by SMTP through the whole program, at a real mail server: who is told what, once and in order, whatever becomes
 //! of the server meanwhile.
 
+use std::collections::BTreeMap;
+
+use futures_util::StreamExt;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use servers::{Behaviour, Mail, SmtpOptions, SmtpServer, Tls};
@@ -13,6 +16,10 @@ on_every_store!(
     one_refused_address_among_many_is_an_outcome_and_holds_up_nobody,
     a_mail_server_that_wants_a_password_and_encryption_is_checked_and_used,
 );
+
+const READERS: usize = 1_000;
+/// The address of one of them that the mail server does not know.
+const WRONG: &str = "reader500@example.com";
 
 fn folder(store: Store, server: &SmtpServer) -> Folder {
     Folder::new(store)
@@ -33,6 +40,15 @@ async fn place(docket: &Docket, email: &str) -> String {
 fn mails_for(server: &SmtpServer, reader: &str) -> Vec<String> {
     let mails = server.mails().into_iter().filter(|mail| mail.recipients == [reader]);
     mails.map(|mail| mail.message_id()).collect()
+}
+
+/// The ids of all mails, in the order in which they came to each reader.
+fn mails_by_reader(server: &SmtpServer) -> BTreeMap<String, Vec<String>> {
+    let mut mails: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for mail in server.mails() {
+        mails.entry(mail.recipients.concat()).or_default().push(mail.message_id());
+    }
+    mails
 }
 
 /// The ids of the events of which a reader is told, in their order. A mail's `Message-ID` begins with its event's.
@@ -109,32 +125,40 @@ async fn while_the_mail_server_is_away_nothing_is_lost_and_then_all_goes_in_orde
 
 async fn one_refused_address_among_many_is_an_outcome_and_holds_up_nobody(store: Store) {
     let server = SmtpServer::start().await;
-    server.behave(&Behaviour::RefuseRecipients("gone@".to_owned(), 550));
+    server.behave(&Behaviour::RefuseRecipients(WRONG.to_owned(), 550));
     let folder = folder(store, &server);
     let docket = folder.start().await;
-    let mut orders = Vec::new();
-    for reader in ["ana@example.com", "gone@example.com", "bob@example.com"] {
-        let order = place(&docket, reader).await;
-        docket.pay(&order, TOTAL).expect(StatusCode::OK).await;
-        orders.push((reader, order));
+    let readers: Vec<String> = (0..READERS).map(|n| format!("reader{n}@example.com")).collect();
+    let placing = readers.iter().map(|reader| place(&docket, reader));
+    let orders: Vec<String> = futures_util::stream::iter(placing).buffered(32).collect().await;
+    let wrong = orders[READERS / 2].clone();
+    for order in [&orders[0], &wrong] {
+        docket.pay(order, TOTAL).expect(StatusCode::OK).await;
     }
     folder.settled(&[&docket]).await;
-    for (reader, order) in &orders {
-        let refused = *reader == "gone@example.com";
-        let events = if refused { Vec::new() } else { events(&docket, order).await };
-        assert_told(&mails_for(&server, reader), &events);
-        let effects = docket.ops(&format!("/api/subscribers/notification/effects/{order}")).await;
-        for effect in effects["effects"].as_array().expect("effects") {
-            assert_eq!(effect["outcome"], if refused { "undeliverable" } else { "performed" }, "{effect}");
-            assert!(!refused || effect["detail"].as_str().is_some_and(|detail| detail.contains("550")), "{effect}");
-        }
+    let mails = mails_by_reader(&server);
+    for (reader, order) in readers.iter().zip(&orders).filter(|(_, order)| **order != wrong) {
+        assert_told(&mails[reader], &events(&docket, order).await);
     }
+    assert_eq!(mails.len(), READERS - 1);
+    let recorded = folder.recorded().await;
+    let undeliverable = recorded.iter().filter(|mail| mail.outcome.as_deref() == Some("undeliverable"));
+    let undeliverable: Vec<_> = undeliverable.map(|mail| (mail.order.as_str(), mail.version)).collect();
+    assert_eq!(undeliverable, [(wrong.as_str(), 1), (wrong.as_str(), 2)]);
+    assert_eq!(recorded.iter().filter(|mail| mail.outcome.as_deref() == Some("performed")).count(), READERS);
+    let effects = docket.ops(&format!("/api/subscribers/notification/effects/{wrong}")).await;
+    for effect in effects["effects"].as_array().expect("effects") {
+        assert_eq!(effect["outcome"], "undeliverable", "{effect}");
+        assert!(effect["detail"].as_str().is_some_and(|detail| detail.contains("550")), "{effect}");
+    }
+    let letters = docket.ops("/api/dead-letters").await;
+    assert_eq!(letters["dead_letters"], json!([]), "nobody has to decide about an answer");
+
     // What comes later for that order is tried as well.
     server.behave(&Behaviour::Accept);
-    let (reader, order) = &orders[1];
-    docket.ship(order).expect(StatusCode::OK).await;
-    eventually("its later mail is there", async || mails_for(&server, reader).len() == 1).await;
-    assert_told(&mails_for(&server, reader), &events(&docket, order).await[2..]);
+    docket.ship(&wrong).expect(StatusCode::OK).await;
+    eventually("its later mail is there", async || mails_for(&server, WRONG).len() == 1).await;
+    assert_told(&mails_for(&server, WRONG), &events(&docket, &wrong).await[2..]);
 }
 
 async fn a_mail_server_that_wants_a_password_and_encryption_is_checked_and_used(store: Store) {

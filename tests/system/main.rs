@@ -2,10 +2,12 @@
 //! works, only what it promises.
 
 mod auth;
+mod backups;
 mod broker;
 mod commands;
 mod consumer;
 mod copy;
+mod crashes;
 mod deployment;
 mod disk;
 mod documents;
@@ -13,6 +15,8 @@ mod frozen;
 mod harness;
 mod keys;
 mod kill;
+mod lanes;
+mod letters;
 mod life;
 mod mail;
 mod memory;

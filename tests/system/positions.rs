@@ -1,5 +1,5 @@
-//! How far a subscriber has followed the log is worth nothing any more: damaged, of a store that was restored from an
-//! older copy, forgotten by the server. That is noticed and said, the whole log is read again, and nothing is done twice.
+//! How far a subscriber has followed the log is worth nothing any more: damaged, or forgotten by the server. That is noticed
+//! and said, the whole log is read again, and nothing is done twice.
 
 use futures_util::future::join_all;
 use mongodb::bson::{Document, doc};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use servers::MongoServer;
 
 use crate::harness::callers::assert_mailed;
-use crate::harness::{Docket, Folder, Recorded, Store, TOTAL, all, an_order, eventually, takings};
+use crate::harness::{Docket, Folder, Store, TOTAL, an_order, takings};
 
 /// Fewer than are written here, more than a quiet moment does.
 const OPLOG_ENTRIES: u32 = 2_000;
@@ -101,67 +101,4 @@ async fn what_the_server_has_forgotten_meanwhile_is_noticed_and_the_whole_log_re
     }
     let said = assert_found_again(&folder, orders).await;
     assert!(said.contains("ChangeStreamHistoryLost"), "{said}");
-}
-
-/// What was recorded: a mail for each version of each order.
-fn mails<'a>(versions: impl IntoIterator<Item = (&'a String, i64)>) -> Vec<Recorded> {
-    let performed = || Some("performed".to_owned());
-    let mail =
-        |(order, version): (&String, i64)| Recorded { order: order.clone(), version, index: 0, outcome: performed() };
-    let mut mails: Vec<Recorded> = versions.into_iter().map(mail).collect();
-    mails.sort();
-    mails
-}
-
-/// So many orders contradict what the subscriber knows of them, and wait for somebody to look.
-async fn are_held(docket: &Docket, orders: usize) -> bool {
-    let subscribers = docket.subscribers().await;
-    assert_eq!(subscribers.len(), SUBSCRIBERS.len());
-    subscribers.iter().all(|one| one["lanes_held"] == orders && one["conflicts"] == orders)
-}
-
-#[tokio::test]
-async fn orders_restored_from_an_older_copy_are_noticed_and_those_that_contradict_are_held_alone() {
-    let folder = Folder::new(Store::Mongodb);
-    let docket = folder.start_example(EXAMPLE).await;
-    let kept = place(&docket, "kept", 10).await;
-    docket.settled(&folder).await;
-    let commits = folder.database(None).await.collection::<Document>("commits");
-    let copy = all(commits.find(doc! {}).await.expect("commits")).await;
-    assert_eq!(copy.len(), kept.len());
-    let lost = place(&docket, "lost", 5).await;
-    pay(&docket, &kept[..5]).await;
-    docket.settled(&folder).await;
-    stop(docket).await;
-    commits.drop().await.expect("dropped");
-    commits.insert_many(copy).await.expect("inserted");
-
-    let docket = folder.start_example(EXAMPLE).await;
-    for order in &lost {
-        docket.get(&format!("/orders/{order}")).expect(StatusCode::NOT_FOUND).await;
-    }
-    // Of the first five it is known that they were paid, though in the store they are not. Four are paid once more; of the
-    // other one the payment is looked for, and not found.
-    let (contradicting, untouched, others) = (&kept[..4], &kept[4], &kept[5..]);
-    pay(&docket, contradicting).await;
-    pay(&docket, others).await;
-    let new = place(&docket, "new", 5).await;
-    pay(&docket, &new).await;
-
-    let created = kept.iter().chain(&lost).chain(&new).map(|order| (order, 1));
-    let paid = kept.iter().chain(&new).map(|order| (order, 2));
-    let expected = mails(created.chain(paid));
-    eventually("all mails are sent", async || folder.recorded().await == expected).await;
-    let held = contradicting.len() + 1;
-    eventually("those that contradict are held", async || are_held(&docket, held).await).await;
-    assert_eq!(folder.mails().len(), expected.len());
-    let is_paid = Some(("paid".to_owned(), TOTAL));
-    for order in others.iter().chain(&new) {
-        eventually("it is counted", async || takings::stored_of(&folder, order).await == is_paid).await;
-    }
-    assert_eq!(docket.order(untouched).await["status"], "placed");
-    assert_eq!(takings::stored_of(&folder, untouched).await, is_paid, "what is lost is not taken back");
-    assert!(are_held(&docket, held).await);
-    let said = stop(docket).await;
-    assert_eq!(said.matches(LOST).count(), SUBSCRIBERS.len(), "{said}");
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use servers::{MongoServer, Proxy, RabbitVhost, SmtpServer};
 use tempfile::TempDir;
 
-use super::store::{Recorded, Setting, Stored};
+use super::store::{Backup, Recorded, Setting, Stored};
 use super::{Docket, Process, eventually};
 
 /// The built program.
@@ -102,6 +102,11 @@ impl Folder {
         self
     }
 
+    /// A file of the directory in which its dockets work.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
     /// A file of the data directory.
     pub(crate) fn data(&self, name: &str) -> PathBuf {
         self.path.join("data").join(name)
@@ -128,10 +133,13 @@ impl Folder {
         self.start_example_with(name, &["--only", parts]).await
     }
 
+    /// The same, or what it said when it ended instead.
+    pub(crate) async fn try_start_example_only(&self, name: &str, parts: &str) -> Result<Docket, String> {
+        self.try_start_program(&example(name), &["--only", parts]).await
+    }
+
     async fn start_example_with(&self, name: &str, arguments: &[&str]) -> Docket {
-        let program = Path::new(DOCKET).with_file_name("examples").join(name);
-        assert!(program.exists(), "{} is missing: run `cargo build --examples`", program.display());
-        let started = self.try_start_program(&program, arguments).await;
+        let started = self.try_start_program(&example(name), arguments).await;
         started.unwrap_or_else(|said| panic!("{name} ended before it served:\n{said}"))
     }
 
@@ -243,10 +251,27 @@ impl Folder {
         self.stored.documents(subscriber, collection).await
     }
 
+    /// A copy of the orders as they are stored, while no docket runs on them.
+    pub(crate) async fn back_up(&self) -> Backup {
+        self.stored.back_up().await
+    }
+
+    /// Puts the copy in the place of what is stored, while no docket runs on it.
+    pub(crate) async fn restore(&self, backup: Backup) {
+        self.stored.restore(backup).await;
+    }
+
     /// Damages the data of an order's first event in the store, as a failing disk or a careless hand would.
     pub(crate) async fn damage(&self, order: &str) {
         self.stored.damage(order).await;
     }
+}
+
+/// A program of `examples/`.
+fn example(name: &str) -> PathBuf {
+    let program = Path::new(DOCKET).with_file_name("examples").join(name);
+    assert!(program.exists(), "{} is missing: run `cargo build --examples`", program.display());
+    program
 }
 
 /// The two addresses, from the start-up line that names them.

@@ -117,6 +117,12 @@ impl Recorded {
     }
 }
 
+/// A copy of all orders.
+pub(crate) enum Backup {
+    Files(tempfile::TempDir),
+    Commits(Vec<Document>),
+}
+
 /// The data of one or more dockets.
 #[derive(Clone)]
 pub(super) enum Stored {
@@ -229,6 +235,41 @@ impl Stored {
         }
     }
 
+    /// A copy of the orders.
+    pub(super) async fn back_up(&self) -> Backup {
+        match self {
+            Self::Files(data) => {
+                let copy = tempfile::tempdir().expect("a folder");
+                copy_orders(data, copy.path());
+                Backup::Files(copy)
+            }
+            Self::Database { uri, name, .. } => {
+                let commits = database(uri, name).await.collection::<Document>("commits");
+                Backup::Commits(all(commits.find(doc! {}).await.expect("commits")).await)
+            }
+        }
+    }
+
+    /// Puts the copy in the place of the orders.
+    pub(super) async fn restore(&self, backup: Backup) {
+        match (self, backup) {
+            (Self::Files(data), Backup::Files(copy)) => {
+                for path in orders_in(data) {
+                    std::fs::remove_file(path).expect("removed");
+                }
+                copy_orders(copy.path(), data);
+            }
+            (Self::Database { uri, name, .. }, Backup::Commits(copy)) => {
+                let commits = database(uri, name).await.collection::<Document>("commits");
+                commits.drop().await.expect("dropped");
+                commits.insert_many(copy).await.expect("inserted");
+            }
+            (Self::Files(_), Backup::Commits(_)) | (Self::Database { .. }, Backup::Files(_)) => {
+                panic!("a backup of another store")
+            }
+        }
+    }
+
     /// Damages the data of an order's first event, as a failing disk or a careless hand would.
     pub(super) async fn damage(&self, order: &str) {
         let key = format!("{order}:0000000001");
@@ -281,6 +322,20 @@ impl Stored {
 /// How often, and how long each time, the log is asked for what is behind a place before that is the end.
 const LOOKS: usize = 3;
 const LOOK: Duration = Duration::from_millis(100);
+
+/// The files of the orders there.
+fn orders_in(data: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(data).expect("a folder");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("orders.db")));
+    paths
+}
+
+fn copy_orders(from: &Path, to: &Path) {
+    for path in orders_in(from) {
+        std::fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("copied");
+    }
+}
 
 fn open(data: &Path, file: &str) -> Connection {
     Connection::open(data.join(file)).expect("the file")

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use futures_util::StreamExt;
-use mongodb::bson::{Document, doc};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -30,14 +29,6 @@ pub(crate) async fn stored(folder: &Folder) -> Takings {
     }
     takings.retain(|_, sum| *sum != (0, 0));
     takings
-}
-
-/// What is stored of an order, if anything: its status and what it comes to.
-pub(crate) async fn stored_of(folder: &Folder, order: &str) -> Option<(String, i64)> {
-    let documents = folder.database(Some("takings")).await.collection::<Document>("documents");
-    let document = documents.find_one(doc! { "_id": format!("0/orders/{order}") }).await.expect("an answer")?;
-    let order: Value = serde_json::from_str(document.get_str("body").expect("its text")).expect("JSON");
-    Some((order["status"].as_str().expect("a status").to_owned(), order["total"].as_i64().expect("a total")))
 }
 
 /// What these orders' events come to, as they are told to callers.
