@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::parameters::parameters;
 use super::problem::{self, Problem};
-use super::{Service, body, error, guard, headers};
+use super::{Service, body, error, guard, headers, subscribers};
 use crate::auth::Scope;
 use query::{Asked, Wanted};
 use view::{DiscardView, DryRunView, LetterView, ListedView, RetriedView, ShownView, TriedView};
@@ -184,12 +184,7 @@ fn selected(service: &Service, wanted: &Wanted) -> Result<Vec<Letters>, Problem>
 }
 
 fn of_subscriber(service: &Service, name: &str) -> Result<Letters, Problem> {
-    let subscriber = service.subscribers.iter().find(|subscriber| subscriber.name() == name);
-    subscriber.map(|subscriber| subscriber.letters().clone()).ok_or_else(|| {
-        let names: Vec<_> = service.subscribers.iter().map(actors::subscriber::actor::SubscriberHandle::name).collect();
-        let here = if names.is_empty() { "none does".to_owned() } else { format!("there are: {}", names.join(", ")) };
-        Problem::not_found(format!("No subscriber of that name runs here; {here}."))
-    })
+    Ok(subscribers::named(service, name)?.letters().clone())
 }
 
 fn named(service: &Service, path: Path<(String, String)>) -> Result<(Letters, Named), Problem> {

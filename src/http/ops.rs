@@ -33,6 +33,8 @@ pub(super) async fn index() -> HttpResponse {
          <li><code>/api/subscribers/{name}/effects/{order}</code>: what became of an order's mails</li>\
          <li><code>/api/orders/{id}</code>: an order, now or earlier (<code>docket order ID</code>)</li>\
          <li><code>/api/orders/{id}/subscribers</code>: how far each subscriber is with it</li>\
+         <li><a href=\"/api/dead-letters\">/api/dead-letters</a>: what subscribers cannot handle \
+         (<code>docket dead-letters list</code>)</li>\
          <li><code>POST /api/import</code>: orders of the older shape (<code>docket import FILE</code>)</li></ul>",
     )
 }

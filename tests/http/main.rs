@@ -2,6 +2,7 @@
 //! every limit. What the orders themselves do is tested with them.
 
 mod access;
+mod dead_letters;
 mod stub;
 mod subscribers;
 
@@ -20,6 +21,7 @@ use actors::order::Version;
 use actors::order::aggregate::Status;
 use actors::order::error::{CommandError, FieldError, NotDone, ReadError, Refusal};
 use actors::subscriber::actor::SubscriberHandle;
+use actors::subscriber::letters::SetAside;
 use actors::supervisor::{Ledger, Node};
 use docket::config::Config;
 use docket::http::{KINDS, Limits, Listeners, Part, Readiness, Server, Service};
@@ -113,6 +115,16 @@ impl Docket {
         subscribers: Vec<SubscriberHandle>,
         nodes: Roll,
     ) -> Self {
+        Self::with_parts(change, orders, subscribers, nodes, None)
+    }
+
+    fn with_parts(
+        change: impl FnOnce(&mut Config),
+        orders: bool,
+        subscribers: Vec<SubscriberHandle>,
+        nodes: Roll,
+        set_aside: Option<Arc<dyn SetAside>>,
+    ) -> Self {
         let mut config = Config::load(None, []).expect("the defaults");
         config.http.bind.set_port(0);
         config.ops.bind.set_port(0);
@@ -127,7 +139,7 @@ impl Docket {
             nodes,
             tree: Node::root("docket", Arc::new(SystemClock), Ledger::new("test"), 1),
             subscribers,
-            set_aside: None,
+            set_aside,
             relay: None,
             limits: Limits::of(&config),
         };

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use crate::clock::Timestamp;
 use crate::event::EventId;
 use crate::inbox::{
-    Discard, EffectOutcome, HeadOfLane, Hold, HoldState, Lane, NewEffect, Outcome, OutcomeKind, Row, Work,
+    Discard, EffectOutcome, HeadOfLane, Hold, HoldState, Lane, NewEffect, Outcome, OutcomeKind, RecordedEffect, Row,
+    Work,
 };
 use crate::order::{OrderId, Version};
 
@@ -165,14 +166,22 @@ pub fn retry(row: &Row, id: LetterId, at: Timestamp) -> Result<Row, Refused> {
 /// for what is next at once.
 ///
 /// A lane that contradicts the log takes what the log has as what it has applied: where the log has nothing there, up to
-/// the log's end.
+/// the log's end. Of the effects that wait (`waiting`, all of them) those of events behind that are not performed: they
+/// were asked for by what is not in the log.
 ///
 /// # Errors
 /// When that is not what is held, or is an effect.
-pub fn discard_event(row: &Row, id: LetterId, stream: &Stream, decision: Decision) -> Result<(Row, Discard), Refused> {
+pub fn discard_event(
+    row: &Row,
+    id: LetterId,
+    stream: &Stream,
+    waiting: &[RecordedEffect],
+    decision: Decision,
+) -> Result<(Row, Vec<EffectOutcome>, Discard), Refused> {
     let hold = held(row, id)?;
     let there = stream.nearest.as_ref().filter(|event| event.version == id.version);
     let mut after = row.clone();
+    let mut outcomes = Vec::new();
     match hold.state {
         HoldState::Conflicting => {
             after.applied = stream.nearest.as_ref().map_or(Version::NONE, |event| event.version);
@@ -180,6 +189,7 @@ pub fn discard_event(row: &Row, id: LetterId, stream: &Stream, decision: Decisio
             // What was seen of a stream that is gone would be waited for, and taken for what comes in its place.
             after.seen = stream.end.max(after.applied);
             after.performed = row.performed.min(after.applied);
+            outcomes = let_go(&mut after, waiting, &decision);
         }
         HoldState::Attempting | HoldState::Retrying | HoldState::Gap | HoldState::Dead | HoldState::Undecodable => {
             after.applied = id.version;
@@ -193,7 +203,7 @@ pub fn discard_event(row: &Row, id: LetterId, stream: &Stream, decision: Decisio
     after.applying = Lane::Held(Box::new(Hold::new(HoldState::Gap, hold.since, Some(decision.at))));
     let known = there.map(|event| (event.event, event.event_type.clone()));
     let known = known.or_else(|| head_at(hold, id).map(|head| (head.event, head.event_type.clone())));
-    Ok((after, discard(id, known, hold, decision)))
+    Ok((after, outcomes, discard(id, known, hold, decision)))
 }
 
 /// The row whose lane goes on behind an effect, the effect's outcome, and the decision to be kept.
@@ -220,6 +230,22 @@ pub fn discard_effect(
     let event_type = head_at(hold, id).map(|head| head.event_type.clone());
     let discard = Discard { event: Some(effect.id.event), event_type, ..discard(id, None, hold, decision) };
     Ok((after, outcome, discard))
+}
+
+/// The outcomes of effects whose events are not in the log any more.
+fn let_go(row: &mut Row, waiting: &[RecordedEffect], decision: &Decision) -> Vec<EffectOutcome> {
+    let gone: Vec<_> = waiting.iter().map(|one| &one.effect).filter(|effect| effect.version > row.applied).collect();
+    if waiting.first().is_some_and(|first| first.effect.version > row.applied) {
+        row.performing = Lane::Ready;
+    }
+    row.effects_waiting = row.effects_waiting.saturating_sub(u32::try_from(gone.len()).unwrap_or(u32::MAX));
+    let outcome = |effect: &NewEffect| EffectOutcome {
+        order: row.order,
+        id: effect.id,
+        outcome: Outcome { kind: OutcomeKind::Discarded, detail: decision.reason.clone() },
+        at: decision.at,
+    };
+    gone.into_iter().map(outcome).collect()
 }
 
 fn performed_up_to(row: &Row, effect: &NewEffect) -> Version {

@@ -46,6 +46,8 @@ const COMMITS_MAX: u32 = 5;
 const COMMIT_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// How long the actor has to take notice: the decision is stored.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
+/// More effects of an order do not wait: beyond `effects_max` its events do.
+const EFFECTS_READ_MAX: usize = 100_000;
 /// Commits of an order that are asked for at once.
 const COMMITS_READ: usize = 64;
 
@@ -310,7 +312,12 @@ impl Letters {
                 }
                 None => {
                     let stream = self.stream(id).await?;
-                    intervention::discard_event(&found.row, id, &stream, decision.clone())?
+                    // All of them: what is not in the log any more is not performed either.
+                    let waiting = self.inbox.effects(vec![id.order], Which::Waiting, EFFECTS_READ_MAX).await?;
+                    let (row, outcomes, discard) =
+                        intervention::discard_event(&found.row, id, &stream, &waiting, decision.clone())?;
+                    transaction.outcomes.extend(outcomes);
+                    (row, discard)
                 }
             };
             transaction.rows.push(write(transaction.id, &found.row, row));

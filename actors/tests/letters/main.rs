@@ -363,6 +363,17 @@ fn a_dry_run_says_what_would_come_of_it_and_leaves_nothing() {
 }
 
 #[test]
+fn what_ended_the_process_is_not_tried_dry() {
+    run(async {
+        let world = World::new();
+        let ended = Failure::permanent("the process ended 5 times while this was attempted");
+        let id = world.held(HoldState::Dead, 1, 10, ended).await;
+        world.diary.panics.store(true, Ordering::SeqCst);
+        assert_eq!(world.letters().dry_run(id).await.unwrap(), DryRun::EndsProcesses);
+    });
+}
+
+#[test]
 fn what_the_log_does_not_bring_or_contradicts_is_no_handlers_matter() {
     run(async {
         let world = World::new();

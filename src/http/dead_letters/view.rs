@@ -379,6 +379,10 @@ impl DryRunView {
                 "contradicts",
                 "The log contradicts what was applied. A retry looks again; a discard takes what the log has as applied.",
             ),
+            DryRun::EndsProcesses => of(
+                "ends_processes",
+                "Attempts at it ended the process each time: a dry run would end this one, so it was not made.",
+            ),
             DryRun::Effect(body) => Self {
                 effects: Some(raw(&body).into_iter().collect()),
                 ..of("would_perform", "It would be performed; whether that succeeds only performing it says.")

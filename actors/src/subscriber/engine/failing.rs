@@ -95,11 +95,19 @@ pub(super) fn ends_processes(lane: &Lane, event: EventId, attempts_max: u32) -> 
     hold.is_some_and(|hold| hold.attempts >= attempts_max)
 }
 
+/// How the failure begins of what ends processes.
+const PROCESS_ENDED: &str = "the process ended";
+
+/// Whether that is what became of it.
+pub(crate) fn has_ended_processes(hold: &Hold) -> bool {
+    hold.failure().is_some_and(|failure| failure.text.starts_with(PROCESS_ENDED))
+}
+
 /// After attempts each of which ended the process.
 pub(super) fn ended_processes(before: &Lane, head: HeadOfLane, now: Timestamp) -> Lane {
     let mut hold = going_on(before, Kind::Attempts, Some(head), now);
     (hold.state, hold.next_attempt_at) = (HoldState::Dead, None);
-    let text = format!("the process ended {} times while this was attempted", hold.attempts);
+    let text = format!("{PROCESS_ENDED} {} times while this was attempted", hold.attempts);
     keep(hold, Failure::permanent(text), now)
 }
 

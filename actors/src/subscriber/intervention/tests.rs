@@ -53,6 +53,10 @@ fn effect(row: &Row, version: u32, index: u32, last_of_event: bool) -> NewEffect
     }
 }
 
+fn waits(effect: NewEffect) -> RecordedEffect {
+    RecordedEffect { effect, outcome: None }
+}
+
 #[test]
 fn an_id_is_read_as_it_is_written_and_nothing_else_is_one() {
     let order = OrderId::generate();
@@ -91,7 +95,7 @@ fn nothing_is_done_to_another_thing_than_the_one_that_was_named() {
     let dead = row(HoldState::Dead);
     let later = LetterId { version: Version(5), ..id(&dead, 4) };
     assert_eq!(retry(&dead, later, at(9)), Err(Refused::AnotherHeld(later, id(&dead, 4))));
-    let discarded = discard_event(&dead, later, &Stream::default(), decision());
+    let discarded = discard_event(&dead, later, &Stream::default(), &[], decision());
     assert_eq!(discarded.expect_err("another"), Refused::AnotherHeld(later, id(&dead, 4)));
     let ready = Row { applying: Lane::Ready, ..dead.clone() };
     assert_eq!(retry(&ready, id(&ready, 4), at(9)), Err(Refused::NotHeld(id(&ready, 4))));
@@ -120,7 +124,7 @@ fn what_is_behind_a_discarded_event_is_looked_for_at_once() {
         let before = row(state);
         let event = in_log(4);
         let stream = Stream { nearest: Some(event.clone()), end: Version(5) };
-        let (after, discard) = discard_event(&before, id(&before, 4), &stream, decision()).expect("held");
+        let (after, _, discard) = discard_event(&before, id(&before, 4), &stream, &[], decision()).expect("held");
         assert_eq!((after.applied, after.applied_event, after.seen), (Version(4), Some(event.event), Version(5)));
         assert_eq!(after.performed, Version(4), "nothing of it waits to be performed");
         let hold = after.applying.hold().expect("not ready before the log was asked");
@@ -136,7 +140,7 @@ fn what_is_behind_a_discarded_event_is_looked_for_at_once() {
 fn an_event_that_the_log_never_brings_is_passed_without_a_name() {
     let before = row(HoldState::Gap);
     let stream = Stream { nearest: Some(in_log(3)), end: Version(3) };
-    let (after, discard) = discard_event(&before, id(&before, 4), &stream, decision()).expect("held");
+    let (after, _, discard) = discard_event(&before, id(&before, 4), &stream, &[], decision()).expect("held");
     assert_eq!((after.applied, after.applied_event), (Version(4), None));
     assert_eq!((discard.version, discard.event, discard.event_type), (Version(4), None, None));
 }
@@ -145,8 +149,9 @@ fn an_event_that_the_log_never_brings_is_passed_without_a_name() {
 fn effects_that_wait_are_still_to_be_performed_after_a_discard() {
     let before = Row { performed: Version(1), effects_waiting: 3, ..row(HoldState::Dead) };
     let stream = Stream { nearest: Some(in_log(4)), end: Version(5) };
-    let (after, _) = discard_event(&before, id(&before, 4), &stream, decision()).expect("held");
-    assert_eq!((after.performed, after.effects_waiting), (Version(1), 3));
+    let waiting = [2, 3, 3].map(|version| waits(effect(&before, version, 0, true)));
+    let (after, outcomes, _) = discard_event(&before, id(&before, 4), &stream, &waiting, decision()).expect("held");
+    assert_eq!((after.performed, after.effects_waiting, outcomes.len()), (Version(1), 3, 0));
 }
 
 #[test]
@@ -161,10 +166,25 @@ fn after_a_restored_backup_what_the_log_has_is_taken_as_applied() {
         (Stream { nearest: Some(shorter.clone()), end: Version(2) }, 2, Some(shorter.event), 2),
         (Stream::default(), 0, None, 0),
     ] {
-        let (after, _) = discard_event(&before, head, &stream, decision()).expect("held");
+        let (after, ..) = discard_event(&before, head, &stream, &[], decision()).expect("held");
         assert_eq!((after.applied, after.applied_event, after.seen), (Version(applied), event, Version(seen)));
         assert!(after.performed <= after.applied);
         assert!(after.applying.hold().is_some_and(|hold| hold.state == HoldState::Gap));
+    }
+}
+
+#[test]
+fn after_a_restored_backup_nothing_is_performed_for_events_that_are_gone() {
+    let before = Row { performed: Version(1), effects_waiting: 3, ..row(HoldState::Conflicting) };
+    for (end, left, ready) in [(3, 3, false), (2, 1, false), (1, 0, true), (0, 0, true)] {
+        let before = Row { performing: held_in(HoldState::Dead), ..before.clone() };
+        let waiting = [(2, 0), (3, 0), (3, 1)].map(|(version, index)| waits(effect(&before, version, index, true)));
+        let stream = Stream { nearest: (end > 0).then(|| in_log(end)), end: Version(end) };
+        let (after, outcomes, _) = discard_event(&before, id(&before, 3), &stream, &waiting, decision()).expect("held");
+        assert_eq!((after.effects_waiting, outcomes.len()), (left, 3 - left as usize), "{end}");
+        assert_eq!(after.performing.is_ready(), ready, "{end}");
+        assert!(after.performed <= after.applied, "{end}");
+        assert!(outcomes.iter().all(|outcome| outcome.outcome.kind == OutcomeKind::Discarded));
     }
 }
 
@@ -221,8 +241,8 @@ proptest! {
         let Some(id) = LetterId::of(&row, Work::Applying) else { return Ok(()) };
         let nearest = nearest.min(id.version.0).min(end);
         let stream = Stream { nearest: (nearest > 0).then(|| in_log(nearest)), end: Version(end) };
-        match (retry(&row, id, at(5)), discard_event(&row, id, &stream, decision())) {
-            (Ok(retried), Ok((discarded, _))) => {
+        match (retry(&row, id, at(5)), discard_event(&row, id, &stream, &[], decision())) {
+            (Ok(retried), Ok((discarded, ..))) => {
                 for after in [&retried, &discarded] {
                     prop_assert_eq!(&after.performing, &row.performing);
                     prop_assert_eq!(after.effects_waiting, row.effects_waiting);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Letter, LetterError, LetterId, Letters};
 use crate::inbox::{Body, DocumentWrite, Failure, HoldState, InboxError, Work};
-use crate::subscriber::engine::{EventResult, HandledAside};
+use crate::subscriber::engine::{EventResult, HandledAside, has_ended_processes};
 
 /// What a letter would come to.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,8 @@ pub enum DryRun {
     NotInLog,
     /// The log contradicts what was applied: what to do about that is not for a handler to say.
     Contradicts,
+    /// Attempts at it ended the process: a dry run would end this one.
+    EndsProcesses,
     /// The effect would be performed; whether that succeeds only performing it says.
     Effect(Body),
 }
@@ -60,6 +62,9 @@ impl Letters {
         }
         if contradicts(&found.letter) {
             return Ok(DryRun::Contradicts);
+        }
+        if has_ended_processes(&found.letter.hold) {
+            return Ok(DryRun::EndsProcesses);
         }
         let events = self.read(id.order, id.version, 0).await?;
         let Some(event) = events.into_iter().find(|event| event.version == id.version) else {

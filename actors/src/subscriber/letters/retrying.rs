@@ -215,7 +215,7 @@ impl Tried {
                 self.failed += 1;
                 count_failure(&failure, groups);
             }
-            Ok(DryRun::Contradicts | DryRun::NotInLog) => self.failed += 1,
+            Ok(DryRun::Contradicts | DryRun::NotInLog | DryRun::EndsProcesses) => self.failed += 1,
             Err(LetterError::Refused(_) | LetterError::Unknown(_)) => {
                 self.changed += 1;
                 return Ok(());
