@@ -125,7 +125,7 @@ fn path_part(name: &str) -> String {
 /// A table of figures, and below it, in words, what somebody should look at.
 fn shown(subscribers: &[Subscriber]) -> String {
     let with_queue = subscribers.iter().any(|one| one.queue.is_some());
-    let mut header = vec!["name", "state", "behind", "lag", "retrying", "stuck", "dead", "effects"];
+    let mut header = vec!["name", "state", "behind", "lag", "retrying", "gaps", "dead", "effects"];
     if with_queue {
         header.push("queue");
     }
@@ -138,7 +138,7 @@ fn shown(subscribers: &[Subscriber]) -> String {
             one.behind_shown(),
             one.lag_ms.map(age).unwrap_or_default(),
             known(one.sum(|lanes| lanes.retrying + lanes.attempting)),
-            known(one.sum(|lanes| lanes.gap + lanes.undecodable + lanes.conflicting)),
+            known(one.sum(|lanes| lanes.gap)),
             known(one.dead_letters),
             known(one.effects_waiting),
         ];
@@ -202,6 +202,11 @@ impl Subscriber {
                 "{name}: {conflicting} orders go on otherwise in the log than it knows: was a backup restored?"
             ));
         }
+        if let Some(undecodable) = self.sum(|lanes| lanes.undecodable).filter(|count| *count > 0) {
+            notes.push(format!(
+                "{name}: {undecodable} orders hold an event that a newer docket may read, and this one cannot"
+            ));
+        }
         if let Some(trouble) = &self.trouble {
             notes.push(format!("{name}: {trouble}"));
         }
@@ -245,7 +250,7 @@ mod tests {
 
     fn busy() -> Subscriber {
         let lanes =
-            json!({"attempting": 1, "retrying": 1_000_000, "gap": 2, "dead": 17, "undecodable": 3, "conflicting": 4});
+            json!({"attempting": 1, "retrying": 1_000_000, "gap": 9, "dead": 17, "undecodable": 3, "conflicting": 4});
         subscriber(json!({
             "name": "webhook.shop-1", "state": "dependency_down", "paused": false,
             "lag_events": 12_345_678, "lag_is_approximate": true, "lag_ms": 7_000_000, "applying": lanes,
