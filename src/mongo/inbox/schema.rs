@@ -1,17 +1,23 @@
 //! The collections of a subscriber's database.
 
+use std::time::Duration;
+
 use actors::inbox::InboxError;
 use mongodb::bson::{DateTime, Document, doc};
 use mongodb::options::ReadConcern;
-use mongodb::{Database, IndexModel};
+use mongodb::{Collection, Database, IndexModel};
 use serde::Deserialize;
+use tokio::time::{Instant, timeout};
 
-use super::{read_error, write_error};
-use crate::mongo::error::{self, NAMESPACE_EXISTS};
+use super::{inbox_error, read_error, write_error};
+use crate::mongo::error::{self, NAMESPACE_EXISTS, store_error};
 use crate::mongo::server::Server;
 
 /// The shape of these collections; a database of another shape is refused.
 const SCHEMA: i64 = 1;
+
+/// How long indexes may take to be made: over some ten million documents.
+const INDEXES_WITHIN: Duration = Duration::from_secs(10 * 60);
 
 /// Holds one document: whose the database is, its term, and how far the log was followed.
 pub(super) const SUBSCRIBER: &str = "subscriber";
@@ -70,10 +76,28 @@ pub(super) async fn prepare(server: &Server, database: &Database, name: &str) ->
         made.await.map_err(write_error)?;
     }
     for (collection, indexes) in [(INBOX, inbox_indexes()), (EFFECTS, vec![waiting_index()])] {
-        let collection = database.collection::<Document>(collection);
-        server.answer(collection.create_indexes(indexes)).await.map_err(write_error)?;
+        make_indexes(server, &database.collection(collection), indexes).await?;
     }
     Ok(())
+}
+
+/// Makes those that are missing. Over many documents that takes longer than an answer may: it is waited for while the
+/// server answers otherwise.
+async fn make_indexes(
+    server: &Server,
+    collection: &Collection<Document>,
+    indexes: Vec<IndexModel>,
+) -> Result<(), InboxError> {
+    let until = Instant::now() + INDEXES_WITHIN;
+    while Instant::now() < until {
+        let made = timeout(server.answer_within(), collection.create_indexes(indexes.clone()));
+        if let Ok(made) = made.await {
+            return made.map(drop).map_err(|error| inbox_error(store_error(&error)));
+        }
+        let answers = collection.find_one(doc! {}).projection(doc! { "_id": 1 });
+        server.answer(answers).await.map_err(read_error)?;
+    }
+    Err(InboxError::Away("its indexes were not made in good time".to_owned()))
 }
 
 /// The document that says whose the database is, made by the first who opens it.

@@ -53,7 +53,6 @@ const NEXT_DUE: &str = "SELECT MIN(applying_next_attempt_at) FROM inbox INDEXED 
     WHERE generation = ?1 AND applying_next_attempt_at > ?2";
 const NEXT_DUE_PERFORMING: &str = "SELECT MIN(performing_next_attempt_at) FROM inbox INDEXED BY inbox_performing_due
     WHERE generation = ?1 AND performing_next_attempt_at > ?2";
-/// Grouped by what few states there are: only these are sorted.
 const COUNT_HELD: &str = "SELECT applying_state, COUNT(*), SUM(MAX(seen - applied, 0))
     FROM inbox INDEXED BY inbox_applying_held
     WHERE generation = ?1 AND applying_state IS NOT NULL GROUP BY applying_state";

@@ -182,6 +182,23 @@ async fn what_is_held_by_an_open_transaction_is_given_up_in_good_time() {
     behind.is_written_once(order, &transaction).await;
 }
 
+/// An index over many rows takes longer to be made than an answer may take.
+#[tokio::test]
+async fn indexes_are_waited_for_while_the_server_answers_otherwise() {
+    let database = Database::new();
+    let proxy = Proxy::before(database.address());
+    let impatient = Settings { answer_within: ANSWER_WITHIN, ..settings(&proxy.uri()) };
+    proxy.hold_answers(|request| request.command == "createIndexes");
+    let made = async {
+        while proxy.passed().held < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        proxy.pass();
+    };
+    let (inbox, ()) = tokio::join!(open(&impatient, database.0.name(), "one", LONG), made);
+    assert!(!inbox.begin().await.expect("begun").unclean);
+}
+
 /// The rows take longer to be counted than a lease lasts. The lease is held on to meanwhile, and is no longer for that.
 #[tokio::test]
 async fn a_lease_is_no_longer_because_beginning_took_long() {
