@@ -43,7 +43,7 @@ use self::schema::{DISCARDS, DOCUMENTS, EFFECTS, INBOX, ONLY, OPERATOR, SUBSCRIB
 use self::statements::Refused;
 use self::transaction::{Attempt, Writer};
 use super::error::store_error;
-use super::lease::{Acquired, BLOCKED_AFTER, Free, Held, Lease, Seen};
+use super::lease::{Acquired, Free, Held, Lease, Seen, blocked_after};
 use super::server::{Failed, Server};
 
 /// How long the rows of lanes that are held may take to be counted: some ten million.
@@ -241,7 +241,8 @@ impl MongoInbox {
         self.clear_way_of(writer).await;
         let subscriber = self.subscriber();
         let fields = vec![doc! { "$set": { OPERATOR: { "$literal": self.session_id.clone() } } }];
-        let announced = subscriber.find_one_and_update(doc! { "_id": ONLY }, fields).max_time(BLOCKED_AFTER);
+        let announced = subscriber.find_one_and_update(doc! { "_id": ONLY }, fields);
+        let announced = announced.max_time(blocked_after(&self.server));
         let announced = self.server.answer(async { announced.await.map(drop) });
         announced.await.map_err(|failed| failed.into_error().to_string())
     }

@@ -19,7 +19,7 @@ use super::error;
 use super::server::{Failed, Server};
 
 /// How long a transaction that is under way may keep a process waiting that wants the lease.
-pub const BLOCKED_AFTER: Duration = Duration::from_millis(500);
+const BLOCKED_AFTER: Duration = Duration::from_millis(500);
 
 /// A lease, as one process sees it. The document exists, with `term`, `holder` and `until`; from the
 /// first term on also with `lasts_ms`, for how long the holder wants it.
@@ -177,9 +177,7 @@ impl Lease {
             fields.insert(name, doc! { "$literal": value });
         }
         let written = self.documents.find_one_and_update(free, vec![doc! { "$set": fields }]);
-        // Before the answer is given up: only the server can say that it is blocked.
-        let blocked_after = BLOCKED_AFTER.min(self.server.answer_within() / 2);
-        let written = written.return_document(ReturnDocument::After).max_time(blocked_after);
+        let written = written.return_document(ReturnDocument::After).max_time(blocked_after(&self.server));
         let written = self.server.answer(async {
             match written.await {
                 Err(error) if is_blocked(&error) => Ok(Err(error)),
@@ -233,6 +231,12 @@ impl Lease {
         let written = self.documents.find_one_and_update(filter, vec![doc! { "$set": fields }]);
         self.server.answer(written.return_document(ReturnDocument::After)).await
     }
+}
+
+/// How long a statement waits for a transaction that is under way: less than for an answer, for only the server can say
+/// that it is blocked.
+pub fn blocked_after(server: &Server) -> Duration {
+    BLOCKED_AFTER.min(server.answer_within() / 2)
 }
 
 /// Whether the server gave up because somebody else's transaction was in the way.
