@@ -367,6 +367,7 @@ impl Letters {
             let mut transaction = Transaction::of_operator(&found.present);
             change(&found, &mut transaction).await?;
             if self.commit(transaction).await?.is_empty() {
+                self.tell().await;
                 return Ok(());
             }
         }
@@ -391,11 +392,13 @@ impl Letters {
             // Another generation is the present one.
             Committed::Superseded => transaction.rows.iter().map(|write| write.row.order).collect(),
         };
-        if fenced.is_empty() {
-            // One that is down reads the store when it begins.
-            let _ = timeout(TOLD_WITHIN, self.told.send(Changed)).await;
-        }
         Ok(fenced)
+    }
+
+    /// Tells the actor of this process; in others it is seen.
+    async fn tell(&self) {
+        // One that is down reads the store when it begins.
+        let _ = timeout(TOLD_WITHIN, self.told.send(Changed)).await;
     }
 
     /// Whether a transaction of unknown outcome was stored: then a row carries its id.

@@ -88,7 +88,9 @@ impl Letters {
         let found = Self::found(subscribers, asked).await?;
         let mut done = Retried { left: asked.count, ..Retried::default() };
         for (letters, orders) in found {
-            let Err(error) = letters.retry_orders(orders, asked, &mut done).await else { continue };
+            let retried = letters.retry_orders(orders, asked, &mut done).await;
+            letters.tell().await;
+            let Err(error) = retried else { continue };
             if done.retried == 0 {
                 return Err(error);
             }
