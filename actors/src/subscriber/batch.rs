@@ -26,6 +26,12 @@ use crate::order::event::DecodeError;
 use crate::order::{OrderEvent, OrderId};
 use crate::supervisor::panic::caught;
 
+/// Each handler that is slow after another one that was gets half of its patience, down to this part: when all of them
+/// are slow, that is not to be found out at the cost of each one's whole patience.
+const PATIENCE_HALVED_MAX: u32 = 4;
+/// A batch ends after that many patiences were spent in vain, so that what the others did is stored.
+const PATIENCES_PER_BATCH: u32 = 4;
+
 /// What a batch is handled with.
 #[derive(Clone)]
 pub(crate) struct Handling {
@@ -36,12 +42,6 @@ pub(crate) struct Handling {
     /// Whose code runs, for the supervisor's panic hook.
     pub(crate) path: Arc<str>,
 }
-
-/// Each handler that is slow after another one that was gets half of its patience, down to this part: when all of them
-/// are slow, that is not to be found out at the cost of each one's whole patience.
-const PATIENCE_HALVED_MAX: u32 = 4;
-/// A batch ends after that many patiences were spent in vain, so that what the others did is stored.
-const PATIENCES_PER_BATCH: u32 = 4;
 
 impl Handling {
     /// Handles the events until the limits of a transaction are reached, or too much patience was spent; at least one.
@@ -58,19 +58,18 @@ impl Handling {
         let mut bytes = 0;
         let mut patience = Patience::new(self.settings.handler_patience);
         for (envelope, event) in batch.events.iter().zip(&decoded) {
-            let unhurried = batch.unhurried.contains(&envelope.id);
+            let given = (!batch.unhurried.contains(&envelope.id)).then_some(&mut patience);
             let result = match (stopped.get(&envelope.order), event) {
+                // Of an order's events the first is to blame; those behind it only wait.
                 (Some(result), _) => result.clone(),
-                (None, Ok(event)) if unhurried => self.unhurried(&Event { envelope, event }, &mut overlay).await,
-                (None, Ok(event)) => self.brisk(&Event { envelope, event }, &mut overlay, &mut patience).await,
+                (None, Ok(event)) => self.in_batch(&Event { envelope, event }, &mut overlay, given).await,
                 (None, Err(error)) => undecoded(error),
             };
             match &result {
                 EventResult::Applied { effects } => bytes += effects.iter().map(|effect| effect.len()).sum::<usize>(),
                 EventResult::Passed => {}
                 EventResult::Slow | EventResult::Failed(_) | EventResult::Undecodable(_) => {
-                    // Of an order's events the first is to blame; those behind it only wait.
-                    stopped.entry(envelope.order).or_insert_with(|| result.clone());
+                    stopped.insert(envelope.order, result.clone());
                 }
             }
             results.push(result);
@@ -122,27 +121,22 @@ impl Handling {
             .collect()
     }
 
-    async fn unhurried(&self, event: &Event<'_>, overlay: &mut Overlay) -> EventResult {
-        match self.event(event, overlay, self.settings.handler_timeout).await {
-            EventResult::Slow => self.too_long(),
-            result @ (EventResult::Applied { .. }
-            | EventResult::Passed
-            | EventResult::Failed(_)
-            | EventResult::Undecodable(_)) => result,
-        }
-    }
-
-    async fn brisk(&self, event: &Event<'_>, overlay: &mut Overlay, patience: &mut Patience) -> EventResult {
-        let limit = patience.next().min(self.settings.handler_timeout);
+    /// As long as the patience lasts; without one, as long as a handler may take.
+    async fn in_batch(&self, event: &Event<'_>, overlay: &mut Overlay, patience: Option<&mut Patience>) -> EventResult {
+        let whole = self.settings.handler_timeout;
+        let limit = patience.as_ref().map_or(whole, |patience| patience.next().min(whole));
         let result = self.event(event, overlay, limit).await;
-        match result {
-            EventResult::Slow => patience.spent(limit),
-            EventResult::Applied { .. }
-            | EventResult::Passed
-            | EventResult::Failed(_)
-            | EventResult::Undecodable(_) => patience.was_rewarded(),
+        match (result, patience) {
+            (EventResult::Slow, Some(patience)) => {
+                patience.spent(limit);
+                EventResult::Slow
+            }
+            (EventResult::Slow, None) => self.too_long(),
+            (result, patience) => {
+                patience.map(Patience::was_rewarded);
+                result
+            }
         }
-        result
     }
 
     /// [`EventResult::Slow`]: it was not done within the limit.

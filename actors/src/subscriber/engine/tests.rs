@@ -19,6 +19,7 @@ use crate::subscriber::letters::SPREAD_MAX;
 use crate::testing::commits::commit;
 use crate::testing::inbox::{Fault, MemoryInbox};
 
+mod aside;
 mod backups;
 mod broker;
 mod careful;
