@@ -2,6 +2,7 @@
 //! and everything is applied once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::Value;
 use servers::RabbitVhost;
@@ -10,7 +11,9 @@ use crate::harness::command::ask;
 use crate::harness::moody::{
     Handled, MOODY, PARTS, applied, assert_handled, dead, figures, handled, impatient, letters, moods, receipts, trade,
 };
-use crate::harness::{Docket, Folder, Setting, Store, eventually, in_every_setting, rounds};
+use crate::harness::{
+    Docket, Folder, Setting, Store, WAIT_MAX, eventually, eventually_within, in_every_setting, rounds,
+};
 
 in_every_setting!(
     poisoned_orders_are_held_in_order_and_drained_when_the_handler_is_mended,
@@ -38,9 +41,13 @@ async fn start(folder: &Folder) -> Docket {
     folder.start_example_only(MOODY, PARTS).await
 }
 
+/// Events that even a busy machine handles in a second.
+const EVENTS_A_SECOND: usize = 20;
+
 /// Waits until it has handled so many events, all in that docket.
 async fn has_applied(docket: &Docket, events: usize) {
-    eventually("it has handled them", async || applied(docket).await == events as u64).await;
+    let limit = WAIT_MAX + Duration::from_secs((events / EVENTS_A_SECOND) as u64);
+    eventually_within(limit, "it has handled them", async || applied(docket).await == events as u64).await;
 }
 
 async fn poisoned_orders_are_held_in_order_and_drained_when_the_handler_is_mended(setting: Setting) {
@@ -110,7 +117,7 @@ fn retry_by_group(folder: &Folder, docket: &Docket, letters: &[Value]) {
 async fn while_a_dependency_is_down_nothing_becomes_a_dead_letter_and_afterwards_everything_is_applied(
     setting: Setting,
 ) {
-    let orders = if setting == PRODUCTION { rounds(3_000, 10_000) } else { 500 };
+    let orders = if setting == PRODUCTION { rounds(2_000, 10_000) } else { 500 };
     let folder = folder(setting);
     moods(&folder, &["* transient"]);
     let docket = start(&folder).await;
