@@ -152,6 +152,27 @@ pub async fn an_effect_is_discarded_for_good(inbox: &dyn Inbox) {
     assert_eq!(effects[0].outcome, Some((outcome(OutcomeKind::Discarded), at(5))));
 }
 
+/// After an older backup of the log an operator takes less as applied than was: another event comes at that version, and
+/// asks for its own effects.
+pub async fn another_event_of_a_version_asks_for_effects_of_its_own(inbox: &dyn Inbox) {
+    let begun = inbox.begin().await.expect("begun");
+    let order = OrderId::generate();
+    let (stored, _) = commit(inbox, applies(&begun, &[Row::new(order)])).await;
+    let (before, gone) = (stored.rows[0].row.clone(), stored.effects[0].clone());
+    let mut transaction = Transaction::of_operator(&begun.present);
+    let row = Row { written_by: Some(transaction.id), ..Row::new(order) };
+    transaction.rows.push(RowWrite { was_written_by: before.written_by, row: row.clone() });
+    let outcome = Outcome { kind: OutcomeKind::Discarded, detail: "an older backup".to_owned() };
+    transaction.outcomes.push(EffectOutcome { order, id: gone.id, outcome, at: at(5) });
+    assert_eq!(commit(inbox, transaction).await.1, Committed::Written);
+    let (stored, committed) = commit(inbox, applies(&begun, &[row])).await;
+    assert_eq!(committed, Committed::Written);
+    let waiting = inbox.effects(vec![order], Which::Waiting, 10).await.expect("effects");
+    let waiting: Vec<_> = waiting.iter().map(|effect| effect.effect.id).collect();
+    assert_eq!(waiting, [stored.effects[0].id]);
+    assert_eq!(inbox.totals(begun.present.generation).await.expect("totals").effects_waiting, 1);
+}
+
 /// Through a process that is not at work an operator writes beside the one that is: neither loses anything, and nobody's
 /// term or lease is touched.
 pub async fn operators_write_beside_whoever_is_at_work(inbox: &dyn Inbox, another: Option<Another>) {
