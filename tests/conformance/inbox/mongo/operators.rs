@@ -137,7 +137,7 @@ async fn whoever_is_at_work_all_the_time_keeps_no_operator_out() {
         stop.send_replace(());
     };
     let (count, ()) = tokio::join!(works, operates);
-    assert!(count > 10, "{count}");
+    assert!(count > 0, "nor is it kept out by them");
     assert_eq!(inbox.present().await.expect("present").revision, 10);
 }
 
