@@ -10,6 +10,7 @@ mod careful;
 mod committing;
 mod completeness;
 mod cycle;
+mod decided;
 mod dependency;
 mod effects;
 mod failing;
@@ -285,6 +286,7 @@ pub struct Engine {
     lanes: VecDeque<LaneRead>,
     lanes_busy: FxHashMap<OrderId, Reading>,
     outcomes: Vec<Performed>,
+    nothing_to_perform: Vec<OrderId>,
     effects: Effects,
     asides: Asides,
     rows: Rows,
@@ -332,6 +334,7 @@ impl Engine {
             lanes: VecDeque::new(),
             lanes_busy: FxHashMap::default(),
             outcomes: Vec::new(),
+            nothing_to_perform: Vec::new(),
             phase: Phase::Idle,
             cycle: Cycle::default(),
             fences_in_a_row: 0,
@@ -629,7 +632,8 @@ impl Engine {
         }
         let position_waits = self.queue.is_lone_position() && self.position_due.is_some_and(|due| now < due);
         let queue_rests = self.queue.is_empty() || position_waits;
-        !(queue_rests && self.lanes.is_empty() && self.outcomes.is_empty() && !self.asides.has_ended())
+        let nothing_ended = self.outcomes.is_empty() && !self.asides.has_ended();
+        !(queue_rests && self.lanes.is_empty() && nothing_ended && self.nothing_to_perform.is_empty())
     }
 
     fn begin_cycle(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
@@ -637,6 +641,8 @@ impl Engine {
             asides: self.take_asides(),
             lanes: if self.leaving { VecDeque::new() } else { self.take_lanes(now) },
             outcomes: std::mem::take(&mut self.outcomes),
+            nothing_to_perform: self.take_nothing_to_perform(),
+            unclean: self.begun.unclean,
             resting: self.is_resting(),
             probing: self.may_probe(now),
             applying: self.dependency.evidence(),
@@ -732,6 +738,7 @@ impl Engine {
 
     fn take_rows(&mut self, rows: Vec<Row>) {
         for row in rows {
+            self.effects.met(&row);
             self.rows.put(row.clone());
             self.cycle.rows.insert(row.order, row);
         }
@@ -742,6 +749,8 @@ impl Engine {
 
     fn handle(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         self.sift_asides(now);
+        self.sift_outcomes(now);
+        self.go_on_with_open_attempt();
         let rules = Rules { now, settings: &self.settings, rng: &mut self.rng };
         let asides = self.asides.view(self.careful_events > 0);
         let Candidates { mut events, unhurried, asides } = self.cycle.candidates(rules, asides);
@@ -750,7 +759,7 @@ impl Engine {
             events.truncate(1);
         }
         let written_first = self.cycle.written_aside();
-        let first_is_counted = events.first().cloned().is_some_and(|event| self.is_counted(&event));
+        let first_is_counted = events.first().is_some_and(|event| self.cycle.attempting == Some(event.id));
         match events.first() {
             None => self.commit(Vec::new(), Handled { results: Vec::new(), documents: written_first }, now, actions),
             Some(event) if self.is_careful() && !first_is_counted => {

@@ -169,6 +169,9 @@ pub fn retry(row: &Row, id: LetterId, at: Timestamp) -> Result<Row, Refused> {
 /// the log's end. Of the effects that wait (`waiting`, all of them) those of events behind that are not performed: they
 /// were asked for by what is not in the log.
 ///
+/// Also while an attempt at it is under way, or nobody knows how that ended because the subscriber rests: the row that the
+/// attempt began with is no more, so nothing of it is stored.
+///
 /// # Errors
 /// When that is not what is held, or is an effect.
 pub fn discard_event(
@@ -178,7 +181,7 @@ pub fn discard_event(
     waiting: &[RecordedEffect],
     decision: Decision,
 ) -> Result<(Row, Vec<EffectOutcome>, Discard), Refused> {
-    let hold = held(row, id)?;
+    let hold = at_head(row, id)?;
     let there = stream.nearest.as_ref().filter(|event| event.version == id.version);
     let mut after = row.clone();
     let mut outcomes = Vec::new();
@@ -274,12 +277,17 @@ fn discard(id: LetterId, known: Option<(EventId, String)>, hold: &Hold, decision
     }
 }
 
-/// Why `id` is held, when it is and may be touched.
+/// Why `id` is held, when it is and no attempt at it is under way.
 fn held(row: &Row, id: LetterId) -> Result<&Hold, Refused> {
+    let hold = at_head(row, id)?;
+    if hold.state == HoldState::Attempting { Err(Refused::UnderWay(id)) } else { Ok(hold) }
+}
+
+/// Why `id` is held, when it is.
+fn at_head(row: &Row, id: LetterId) -> Result<&Hold, Refused> {
     let Some(hold) = id.work().lane(row).hold() else { return Err(Refused::NotHeld(id)) };
     match LetterId::of(row, id.work()) {
         Some(head) if head != id => Err(Refused::AnotherHeld(id, head)),
-        Some(_) | None if hold.state == HoldState::Attempting => Err(Refused::UnderWay(id)),
         Some(_) | None => Ok(hold),
     }
 }
@@ -287,6 +295,22 @@ fn held(row: &Row, id: LetterId) -> Result<&Hold, Refused> {
 /// What was written down about the head, if it is about that one.
 pub(super) fn head_at(hold: &Hold, id: LetterId) -> Option<&HeadOfLane> {
     hold.head.as_ref().filter(|head| (head.version, head.effect) == (id.version, id.effect))
+}
+
+/// The row whose lane for performing is held for the first effect that waits, whatever was written down about its head.
+pub(super) fn held_for(mut row: Row, first: &NewEffect) -> Row {
+    let head = HeadOfLane {
+        version: first.version,
+        event: first.id.event,
+        event_type: String::new(),
+        effect: Some(first.id.index),
+    };
+    if let Lane::Held(hold) = &mut row.performing
+        && head_at(hold, LetterId::of_effect(first)).is_none()
+    {
+        hold.head = Some(head);
+    }
+    row
 }
 
 impl Work {

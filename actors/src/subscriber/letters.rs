@@ -220,7 +220,7 @@ impl Letter {
         self.hold.tried.last().map(|attempt| attempt.at)
     }
 
-    /// Whether an operator may act on it: not while an attempt is under way.
+    /// Whether it may be tried again: not while an attempt is under way. It can be discarded all the same.
     pub fn is_at_rest(&self) -> bool {
         self.hold.state != HoldState::Attempting
     }
@@ -339,6 +339,10 @@ impl Letters {
         let effect = match id.work() {
             Work::Performing if !row.performing.is_ready() => self.first_effect(id.order).await?,
             Work::Performing | Work::Applying => None,
+        };
+        let row = match &effect {
+            Some(first) => intervention::held_for(row, &first.effect),
+            None => row,
         };
         let letter = Letter::of(self.name, &row, id.work(), effect.as_ref()).ok_or(Refused::NotHeld(id))?;
         if letter.id != id {

@@ -119,7 +119,7 @@ impl LetterView {
             next_attempt_at: letter.hold.next_attempt_at,
             waiting_behind: letter.waiting_behind,
             next: next(letter),
-            actions: if letter.is_at_rest() { &["retry", "dry_run", "discard"] } else { &[] },
+            actions: if letter.is_at_rest() { &["retry", "dry_run", "discard"] } else { &["discard"] },
         }
     }
 
@@ -173,7 +173,11 @@ fn next(letter: &Letter) -> String {
         ),
         HoldState::Gap => format!("{by_itself} The log is asked for what is missing, and never skipped by itself."),
         HoldState::Retrying => format!("{by_itself} A retry tries it at once, with all its attempts."),
-        HoldState::Attempting => "It is being handled now.".to_owned(),
+        HoldState::Attempting => {
+            "It is being handled now, or was when a process ended that nobody has followed. A discard \
+             lets it go whatever becomes of that."
+                .to_owned()
+        }
     }
 }
 

@@ -31,7 +31,7 @@ impl Engine {
         !matches!(self.phase, Phase::Idle) || lanes || self.has_work(now)
     }
 
-    /// An attempt of an earlier life that nobody saw end: what it was at is not handled beside anything else.
+    /// An attempt of an earlier life that nobody saw end, be it the last one or one before that: what it was at is not handled beside anything else.
     pub(super) fn look_for_open_attempts(&mut self, rows: &[Row]) {
         let open = |row: &Row| row.applying.hold().is_some_and(|hold| hold.state == HoldState::Attempting);
         if !self.is_careful() && rows.iter().any(|row| open(row) && !self.lanes_busy.contains_key(&row.order)) {
@@ -39,25 +39,25 @@ impl Engine {
         }
     }
 
-    /// Whether the attempt at that event is counted, and has not ended: in this cycle, or before somebody else's write had
-    /// the cycle gone through again. An attempt is counted once, else an event that harms nobody would be a dead letter
-    /// after some of those.
-    pub(super) fn is_counted(&mut self, event: &Envelope) -> bool {
-        let is_open = |row: &Row| {
+    /// The attempt that this life has counted, and that has not ended, goes on: somebody else's write had the cycle gone
+    /// through again, or brought its event into another one. It is counted once, and did not end the process: else an
+    /// event that harms nobody would be a dead letter after some of those.
+    pub(super) fn go_on_with_open_attempt(&mut self) {
+        let Some(open) = self.attempt_open.filter(|open| self.cycle.may_handle(*open)) else { return };
+        let is_it = |row: &Row| {
             let hold = row.applying.hold().filter(|hold| hold.state == HoldState::Attempting);
-            hold.and_then(|hold| hold.head.as_ref()).is_some_and(|head| head.event == event.id)
+            hold.and_then(|hold| hold.head.as_ref()).is_some_and(|head| head.event == open)
         };
-        if self.attempt_open == Some(event.id) && self.cycle.rows.get(&event.order).is_some_and(is_open) {
-            self.cycle.attempting = Some(event.id);
+        if self.cycle.rows.values().any(is_it) {
+            self.cycle.attempting = Some(open);
         }
-        self.cycle.attempting == Some(event.id)
     }
 
     /// Counts the attempt at the first of these events. Once that is stored, it begins.
     pub(super) fn count_attempt(&mut self, event: &Arc<Envelope>, now: Timestamp, actions: &mut Vec<Action>) {
         let mut row = self.cycle.rows.get(&event.order).cloned().unwrap_or_else(|| Row::new(event.order));
         row.seen = row.seen.max(event.version);
-        row.applying = begun(&row.applying, event_head(event), now);
+        row.applying = begun(&row.applying, event_head(event), self.begun.unclean, now);
         let mut transaction = Transaction::empty(&self.begun);
         let was_written_by = row.written_by.replace(transaction.id);
         transaction.rows.push(RowWrite { was_written_by, row });

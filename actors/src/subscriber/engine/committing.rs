@@ -152,6 +152,7 @@ impl Engine {
         }
         self.forget_changed_outcomes(&rows);
         for row in rows.into_values() {
+            self.effects.met(&row);
             self.row_written(&row);
             // The transaction may have been stored before somebody else wrote the row, with effects that nobody here
             // knows of.

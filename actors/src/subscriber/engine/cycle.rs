@@ -46,6 +46,8 @@ pub(super) struct Cycle {
     pub(super) lanes: VecDeque<LaneRead>,
     pub(super) items: VecDeque<Item>,
     pub(super) outcomes: Vec<Performed>,
+    /// Orders whose lanes for performing are held, with nothing to perform.
+    pub(super) nothing_to_perform: Vec<OrderId>,
     /// The rows as they are stored.
     pub(super) rows: FxHashMap<OrderId, Row>,
     /// Whether what comes only raises *seen*.
@@ -55,6 +57,8 @@ pub(super) struct Cycle {
     pub(super) probing: bool,
     /// The event whose attempt was counted before it began, in the row as it is stored.
     pub(super) attempting: Option<EventId>,
+    /// The life before did not end in order: an attempt that it left open may have ended it.
+    pub(super) unclean: bool,
     /// What is known of what all orders need for being handled.
     pub(super) applying: Evidence,
     /// The same for performing effects.
@@ -120,7 +124,8 @@ impl Cycle {
         let outcomes = self.outcomes.iter().map(|performed| performed.effect.effect.order);
         // Their attempts may be given back.
         let failing = self.applying.orders().chain(self.performing.orders());
-        items.chain(lanes).chain(asides).chain(outcomes).chain(failing).collect()
+        let idle = self.nothing_to_perform.iter().copied();
+        items.chain(lanes).chain(asides).chain(outcomes).chain(idle).chain(failing).collect()
     }
 
     /// How many events of the queue it holds.
@@ -131,6 +136,13 @@ impl Cycle {
     /// When the first event of the queue that it holds was recorded.
     pub(super) fn waits_since(&self) -> Option<Timestamp> {
         first_event(&self.items)
+    }
+
+    /// Whether that event may be handled in it: a lane brings it, or it comes and is not only to be seen.
+    pub(super) fn may_handle(&self, id: EventId) -> bool {
+        let comes = |item: &Item| matches!(item, Item::Event { envelope, .. } if envelope.id == id);
+        let in_lane = self.lanes.iter().flat_map(|lane| &lane.events).any(|event| event.id == id);
+        in_lane || (!self.resting && self.items.iter().any(comes))
     }
 
     /// How many events it holds.

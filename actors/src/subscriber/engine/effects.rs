@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::failing::effect_head;
 use crate::clock::Timestamp;
-use crate::inbox::RecordedEffect;
+use crate::inbox::{HeadOfLane, NewEffect, RecordedEffect, Row};
 use crate::order::OrderId;
 
 /// Effects of an order that are loaded at once.
@@ -31,6 +32,10 @@ pub(super) struct Effects {
     lanes: FxHashMap<OrderId, VecDeque<RecordedEffect>>,
     to_load: VecDeque<OrderId>,
     to_perform: VecDeque<OrderId>,
+    /// What was at the head of lanes that were held when they came here.
+    heads: FxHashMap<OrderId, HeadOfLane>,
+    /// Orders whose effect is under way, though what asked for it counts as never applied.
+    let_go: FxHashSet<OrderId>,
     /// What is under way, and since when.
     performing: FxHashMap<OrderId, Timestamp>,
     loading: Vec<OrderId>,
@@ -66,6 +71,8 @@ impl Effects {
             lanes: FxHashMap::default(),
             to_load: VecDeque::new(),
             to_perform: VecDeque::new(),
+            heads: FxHashMap::default(),
+            let_go: FxHashSet::default(),
             performing: FxHashMap::default(),
             loading: Vec::new(),
             load_again: false,
@@ -104,15 +111,16 @@ impl Effects {
         self.to_load.push_back(order);
     }
 
-    /// The order's lane for performing is due. False: there is no room for it, and it must be asked for again, as the
-    /// store does not list lanes that are held.
-    pub(super) fn add_due(&mut self, order: OrderId) -> bool {
+    /// The order's lane for performing is due, with that at its head. False: there is no room for it, and it must be asked
+    /// for again, as the store does not list lanes that are held.
+    pub(super) fn add_due(&mut self, order: OrderId, head: Option<&HeadOfLane>) -> bool {
         if self.held_meanwhile.contains(&order) || self.is_known(order) {
             return true;
         }
         let room = self.room() > 0;
         if room {
             self.take_in(order);
+            self.heads.extend(head.map(|head| (order, head.clone())));
         }
         room
     }
@@ -216,7 +224,7 @@ impl Effects {
             } else if added.contains(&order) {
                 self.to_load.push_back(order);
             } else {
-                self.lanes.remove(&order);
+                self.drop_order(order);
             }
         }
     }
@@ -268,8 +276,28 @@ impl Effects {
         self.performing.remove(&order);
     }
 
+    /// The row was read. Before what it says is gone beyond again, it is known what was let go.
+    pub(super) fn met(&mut self, row: &Row) {
+        let under_way = self.lanes.get(&row.order).and_then(VecDeque::front);
+        let is_gone = under_way.is_some_and(|effect| effect.effect.version > row.applied);
+        if is_gone && self.performing.contains_key(&row.order) {
+            self.let_go.insert(row.order);
+        }
+    }
+
+    /// Whether what asked for the order's effect that was under way counts as never applied.
+    pub(super) fn is_let_go(&self, order: OrderId) -> bool {
+        self.let_go.contains(&order)
+    }
+
+    /// Whether the effect was what its lane was held for when that came here.
+    pub(super) fn was_held(&self, effect: &NewEffect) -> bool {
+        self.heads.get(&effect.order) == Some(&effect_head(effect))
+    }
+
     /// The outcome of the order's effect is stored: the next one may follow. Says whether one is loaded.
     pub(super) fn stored(&mut self, order: OrderId) -> bool {
+        self.heads.remove(&order);
         let Some(lane) = self.lanes.get_mut(&order) else { return false };
         lane.pop_front();
         if lane.is_empty() {
@@ -291,6 +319,8 @@ impl Effects {
     /// Forgets what is loaded of an order.
     pub(super) fn drop_order(&mut self, order: OrderId) {
         self.lanes.remove(&order);
+        self.heads.remove(&order);
+        self.let_go.remove(&order);
     }
 }
 
@@ -299,7 +329,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::inbox::{EffectId, NewEffect};
+    use crate::inbox::EffectId;
     use crate::order::Version;
     use crate::testing::commits::first;
 
@@ -365,17 +395,17 @@ mod tests {
         let mut effects = Effects::new(100, 2);
         let order = OrderId::generate();
         let (_, limit) = effects.ask().expect("the store is asked");
-        assert!(effects.add_due(order));
+        assert!(effects.add_due(order, None));
         load(&mut effects);
         assert_eq!(start(&mut effects, 2, at(0)), [order]);
         effects.ask_for_due();
         effects.performed(order);
         effects.held(order);
         effects.listed(&[order], limit);
-        assert!(effects.add_due(order), "it is due later");
+        assert!(effects.add_due(order, None), "it is due later");
         assert_eq!(effects.load(), None);
         effects.due_answered();
-        assert!(effects.add_due(order));
+        assert!(effects.add_due(order, None));
         assert_eq!(effects.load(), Some(vec![order]), "now it is its time");
     }
 

@@ -80,10 +80,15 @@ pub(super) fn give_back(lane: &mut Lane, head: &HeadOfLane, now: Timestamp) {
     }
 }
 
-/// An attempt is about to begin that may end the process: it is counted before.
-pub(super) fn begun(before: &Lane, head: HeadOfLane, now: Timestamp) -> Lane {
+/// An attempt is about to begin that may end the process: it is counted before. One that is open already ended the process
+/// only if the life before did not end in order (`unclean`); else this one is counted in its place.
+pub(super) fn begun(before: &Lane, head: HeadOfLane, unclean: bool, now: Timestamp) -> Lane {
     let mut hold = going_on(before, Kind::Attempts, Some(head), now);
-    hold.attempts = hold.attempts.saturating_add(1);
+    if hold.state == HoldState::Attempting && !unclean {
+        hold.tried.pop();
+    } else {
+        hold.attempts = hold.attempts.saturating_add(1);
+    }
     (hold.state, hold.next_attempt_at) = (HoldState::Attempting, Some(now));
     keep(hold, Failure::transient("this attempt began, and nobody knows how it ended"), now)
 }

@@ -29,13 +29,19 @@ impl Engine {
         self.paused || self.dependency.is_down()
     }
 
-    /// Whether what comes may show that the dependency is back. One at a time: not beside a lane that is tried.
+    /// Whether what comes may show that the dependency is back. One at a time: not beside a lane that is
+    /// tried, or what is handled aside.
     pub(super) fn may_probe(&self, now: Timestamp) -> bool {
-        !self.paused && self.dependency.is_down() && self.dependency.admits(now) && self.lanes_busy.is_empty()
+        let alone = self.lanes_busy.is_empty() && self.asides.is_empty();
+        !self.paused && self.dependency.is_down() && self.dependency.admits(now) && alone
+    }
+
+    fn lanes_at_once(&self) -> usize {
+        if self.dependency.is_down() { 1 } else { self.settings.lanes_at_once_max }
     }
 
     pub(super) fn ask_for_lanes(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        let at_once = if self.dependency.is_down() { 1 } else { self.settings.lanes_at_once_max };
+        let at_once = self.lanes_at_once();
         if self.may_try_lanes(now)
             && self.lanes_busy.len() < at_once
             && !(self.dependency.is_down() && self.asides.are_waiting())
@@ -107,8 +113,11 @@ impl Engine {
                 if rows.is_empty() && last && self.effects.is_empty() {
                     self.performing.forget(self.name);
                 }
-                if !rows.iter().all(|row| self.effects.add_due(row.order)) {
-                    self.due_performing.add(now);
+                for row in self.with_effects(rows) {
+                    let head = row.performing.hold().and_then(|hold| hold.head.as_ref());
+                    if !self.effects.add_due(row.order, head) {
+                        self.due_performing.add(now);
+                    }
                 }
                 self.effects.due_answered();
             }
@@ -127,7 +136,7 @@ impl Engine {
         }
         self.look_for_open_attempts(&rows);
         for row in rows {
-            if self.lanes_busy.len() >= self.settings.lanes_at_once_max {
+            if self.lanes_busy.len() >= self.lanes_at_once() {
                 self.due_applying.add(now);
                 return;
             }

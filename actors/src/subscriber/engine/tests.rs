@@ -490,6 +490,7 @@ fn another_event_at_an_applied_version_holds_the_lane_for_good() {
     let a = order(&[1]);
     world.deliver(&mut engine, &a);
     let other = commit(&StreamEnd::nothing(a[0].order()), 1);
+    world.log.clear();
     assert_eq!(world.deliver(&mut engine, &[other]), None);
     assert_eq!(world.hold(a[0].order()), HoldState::Conflicting);
     assert_eq!(engine.status().conflicts, 1);

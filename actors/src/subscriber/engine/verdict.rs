@@ -9,9 +9,10 @@ use crate::inbox::Row;
 pub(super) enum Verdict {
     /// It was handled before.
     Duplicate,
-    /// It comes before what was applied, and was made later: one of them is of another log.
-    Younger,
-    /// Another event was applied in its place.
+    /// It comes before what was applied and was made later, or stands in its place: one of them is of another log, and
+    /// only history says which.
+    OfAnotherLog,
+    /// History has it where another event was applied.
     Conflict,
     /// Something before it is missing.
     Gap,
@@ -36,17 +37,20 @@ pub(super) struct Meeting {
     pub(super) crowded: bool,
     /// The attempt that the row tells of is this one.
     pub(super) attempted: bool,
+    /// Whether one that another life left open may have ended that.
+    pub(super) unclean: bool,
     pub(super) attempts_max: u32,
 }
 
 /// The verdict. What is met first holds: nothing is handled that a row speaks against.
 pub(super) fn verdict(event: &Envelope, row: &Row, meeting: Meeting) -> Verdict {
-    let Meeting { in_lane, resting, crowded, attempted, attempts_max } = meeting;
+    let Meeting { in_lane, resting, crowded, attempted, unclean, attempts_max } = meeting;
     let admitted = in_lane || attempted || (row.applying.is_ready() && !resting);
     if event.version == row.applied && row.applied_event.is_some_and(|applied| applied != event.id) {
-        Verdict::Conflict
+        // What was delivered may come from before a backup was restored.
+        if in_lane { Verdict::Conflict } else { Verdict::OfAnotherLog }
     } else if event.version < row.applied && row.applied_event.is_some_and(|applied| is_later(event.id, applied)) {
-        Verdict::Younger
+        Verdict::OfAnotherLog
     } else if event.version <= row.applied {
         Verdict::Duplicate
     } else if !admitted {
@@ -55,7 +59,7 @@ pub(super) fn verdict(event: &Envelope, row: &Row, meeting: Meeting) -> Verdict 
         Verdict::Crowded
     } else if event.version != row.applied.next() {
         Verdict::Gap
-    } else if !attempted && ends_processes(&row.applying, event.id, attempts_max) {
+    } else if !attempted && unclean && ends_processes(&row.applying, event.id, attempts_max) {
         Verdict::EndsProcesses
     } else {
         Verdict::Next

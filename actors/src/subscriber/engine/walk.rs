@@ -41,6 +41,9 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
         for performed in &self.cycle.outcomes {
             self.performed(performed);
         }
+        for &order in &self.cycle.nothing_to_perform {
+            self.nothing_to_perform(order);
+        }
         for ended in &self.cycle.asides {
             let events = VecDeque::from([ended.event.clone()]);
             // What is behind it was not looked for: history is asked.
@@ -86,7 +89,7 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
             }
             Item::Event { envelope, source } => {
                 let verdict = self.verdict(envelope, false);
-                if matches!(verdict, Verdict::Duplicate | Verdict::Younger) && *source != Source::Scan {
+                if matches!(verdict, Verdict::Duplicate | Verdict::OfAnotherLog) && *source != Source::Scan {
                     self.settled.counts.duplicates += 1;
                 }
                 let reached = self.event(envelope, verdict).is_some();
@@ -219,6 +222,7 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
             resting: self.cycle.resting && !self.probing,
             crowded: effects_before >= self.rules.settings.effects_max,
             attempted: self.cycle.attempting == Some(event.id),
+            unclean: self.cycle.unclean,
             attempts_max: self.rules.settings.attempts_max,
         };
         let verdict = verdict(event, self.row(event.order), meeting);
@@ -231,7 +235,7 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
         let now = self.rules.now;
         match verdict {
             Verdict::Duplicate => return Some(true),
-            Verdict::Younger => {
+            Verdict::OfAnotherLog => {
                 look(self.row(event.order), now);
                 return Some(true);
             }
@@ -406,6 +410,14 @@ impl<'a, F: FnMut(&Arc<Envelope>) -> Option<EventResult>> Walk<'a, F> {
         row.performed = row.performed.max(performed_up_to(row, effect));
         let outcome = outcome.clone();
         self.settled.outcomes.push(EffectOutcome { order: effect.order, id: effect.id, outcome, at });
+    }
+
+    /// Never held for what nobody waits for.
+    fn nothing_to_perform(&mut self, order: OrderId) {
+        let row = self.row(order);
+        if row.effects_waiting == 0 {
+            row.performing = Lane::Ready;
+        }
     }
 
     // Failures of both.

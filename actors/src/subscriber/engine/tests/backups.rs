@@ -124,3 +124,15 @@ fn a_look_costs_an_order_nothing_when_its_log_is_as_it_was() {
     world.check();
     assert_eq!((engine.status().conflicts, engine.status().retries), (0, 0));
 }
+
+#[test]
+fn what_a_queue_still_brings_from_before_the_restore_is_no_contradiction() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let a = order(&[1, 1]);
+    world.deliver(&mut engine, &a);
+    let lost = commit(&a[0].stored_end(), 1);
+    world.settle_all(&mut engine, Input::Delivered(vec![lost], position(3, None)));
+    world.check();
+    assert_eq!(engine.status().conflicts, 0);
+}

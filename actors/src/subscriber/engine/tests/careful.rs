@@ -217,3 +217,54 @@ fn while_nobody_knows_whether_an_attempt_is_counted_it_does_not_begin() {
         assert_eq!(engine.status().fenced, 0);
     }
 }
+
+#[test]
+fn an_attempt_that_was_counted_and_fenced_did_not_end_the_process() {
+    let mut world = World::new();
+    drop(world.begun());
+    world.unclean = true;
+    let mut engine = world.engine();
+    let a = order(&[1, 1]);
+    world.failing.insert((a[0].order(), Version(1)), (4, Failure::transient("no")));
+    world.log.extend_from_slice(&a);
+    let log = world.whole_log();
+    let mut actions = VecDeque::from(engine.step(log, world.now));
+    let mut touched = false;
+    while let Some(action) = actions.pop_front() {
+        if let Action::WakeAt(at) = &action
+            && actions.is_empty()
+        {
+            world.now = world.now.max(*at);
+            actions.extend(engine.step(Input::Tick, world.now));
+        }
+        if matches!(action, Action::Handle(_)) && world.handled.len() == 4 && !touched {
+            touched = true;
+            world.inbox.touch(a[0].order());
+        }
+        if let Some(input) = world.answer(action) {
+            actions.extend(engine.step(input, world.now));
+        }
+    }
+    assert_eq!(engine.status().fenced, 1);
+    world.check();
+}
+
+#[test]
+fn leaving_in_order_in_the_middle_of_an_attempt_counts_against_no_event() {
+    let mut world = World::new();
+    drop(world.begun());
+    let a = order(&[1, 1]);
+    world.log.extend_from_slice(&a);
+    let killer = (a[0].order(), Version(1));
+    for life in 0..9 {
+        world.unclean = life == 0;
+        let mut engine = world.engine();
+        let log = world.whole_log();
+        assert!(!world.live(&mut engine, log, killer, usize::MAX), "it is begun each time");
+        let hold = world.row(killer.0).applying.hold().cloned().expect("counted");
+        assert_eq!((hold.state, hold.attempts, hold.tried.len()), (HoldState::Attempting, 1, 1));
+    }
+    let mut engine = world.engine();
+    world.settle_all(&mut engine, Input::Tick);
+    world.check();
+}

@@ -1,7 +1,7 @@
 //! What becomes of an event, or an effect, that keeps failing.
 
 use super::*;
-use crate::inbox::{Discard, Hold};
+use crate::inbox::{Discard, EffectOutcome, Hold, NewEffect};
 
 impl World {
     fn held(&self, order: OrderId) -> Hold {
@@ -240,4 +240,100 @@ fn another_generation_ends_the_engine() {
     let actions = engine.step(Input::Present(next), world.now);
     assert!(matches!(actions[..], [Action::End]), "{actions:?}");
     assert_eq!(engine.status().state, SubscriberState::Stopped);
+}
+
+impl World {
+    /// Goes on until an effect is to be performed, which hangs.
+    fn hang(&mut self, engine: &mut Engine, input: Input) -> RecordedEffect {
+        let mut actions = VecDeque::from(engine.step(input, self.now));
+        let mut hangs = None;
+        while let Some(action) = actions.pop_front() {
+            match action {
+                Action::Perform(effect) => drop(hangs.replace(*effect)),
+                action => {
+                    if let Some(input) = self.answer(action) {
+                        actions.extend(engine.step(input, self.now));
+                    }
+                }
+            }
+        }
+        hangs.expect("an effect to perform")
+    }
+
+    fn let_go(&mut self, order: OrderId, effect: &NewEffect, change: impl FnOnce(&mut Row)) {
+        let mut transaction = Transaction::of_operator(&self.inbox.present_now());
+        let mut row = self.row(order);
+        row.effects_waiting -= 1;
+        change(&mut row);
+        let was_written_by = row.written_by.replace(transaction.id);
+        transaction.rows.push(RowWrite { was_written_by, row });
+        let outcome = Outcome { kind: OutcomeKind::Discarded, detail: String::new() };
+        transaction.outcomes.push(EffectOutcome { order, id: effect.id, outcome, at: self.now });
+        assert_eq!(self.inbox.commit_now(&transaction), Ok(Committed::Written));
+    }
+}
+
+#[test]
+fn an_effect_that_an_operator_discards_while_it_is_attempted_stays_discarded_whatever_the_attempt_says() {
+    let done = Outcome { kind: OutcomeKind::Performed, detail: String::new() };
+    let results = [Err(Failure::permanent("no")), Err(Failure::transient("busy")), Ok(done)];
+    for (result, events, told) in results.iter().flat_map(|result| {
+        [(2, false), (2, true), (4, false), (4, true)].map(|(events, told)| (result.clone(), events, told))
+    }) {
+        let mut world = World::new();
+        let mut engine = world.begun();
+        let a = order(&[events]);
+        let key = (a[0].order(), Version(2));
+        world.failing_effects.insert(key, (1, Failure::transient("busy")));
+        world.now = world.deliver(&mut engine, &a).expect("another attempt");
+        let effect = world.hang(&mut engine, Input::Tick);
+        world.let_go(key.0, &effect.effect, |row| row.performing = Lane::Ready);
+        if told {
+            world.settle(&mut engine, Input::Present(world.inbox.present_now()));
+        }
+        let at = world.now;
+        world.settle(&mut engine, Input::Performed(Performed { effect, result, at }));
+        world.settle_all(&mut engine, Input::Present(world.inbox.present_now()));
+        let row = world.row(key.0);
+        assert_eq!((row.performing, row.effects_waiting), (Lane::Ready, 0));
+        let kinds = world.inbox.all_effects().into_iter().map(|effect| effect.outcome.expect("an outcome").0.kind);
+        let expected = [OutcomeKind::Discarded, OutcomeKind::Performed];
+        assert_eq!(kinds.collect::<Vec<_>>(), expected[..events / 2]);
+    }
+}
+
+#[test]
+fn an_effect_of_what_counts_as_never_applied_says_nothing_about_what_came_in_its_place() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let a = order(&[1, 1]);
+    world.log.extend_from_slice(&a);
+    let effect = world.hang(&mut engine, Input::Delivered(a.clone(), position(2, None)));
+    let first = a[0].envelopes().next().expect("an event").id;
+    world.log = vec![a[0].clone(), commit(&a[0].stored_end(), 1)];
+    let now = world.now;
+    world.let_go(a[0].order(), &effect.effect, |row| {
+        (row.applied, row.applied_event, row.performed) = (Version(1), Some(first), Version(1));
+        row.applying = Lane::Held(Box::new(Hold::new(HoldState::Gap, now, Some(now))));
+    });
+    world.settle(&mut engine, Input::Present(world.inbox.present_now()));
+    assert_eq!((world.row(a[0].order()).applied, world.row(a[0].order()).effects_waiting), (Version(2), 1));
+    let result = Ok(Outcome { kind: OutcomeKind::Performed, detail: String::new() });
+    world.settle_all(&mut engine, Input::Performed(Performed { effect, result, at: now }));
+    assert_eq!((world.performed.len(), world.row(a[0].order()).effects_waiting), (1, 0));
+    assert!(world.inbox.all_effects().iter().all(|effect| effect.outcome.is_some()));
+}
+
+#[test]
+fn a_lane_that_is_held_with_nothing_to_perform_is_ready_again() {
+    let mut world = World::new();
+    let mut engine = world.begun();
+    let a = order(&[2]);
+    world.failing_effects.insert((a[0].order(), Version(2)), (1, Failure::transient("busy")));
+    world.deliver(&mut engine, &a);
+    let effect = world.inbox.all_effects().remove(0).effect;
+    world.let_go(a[0].order(), &effect, |row| row.performed = row.applied);
+    assert!(!world.row(a[0].order()).performing.is_ready());
+    world.settle_all(&mut engine, Input::Present(world.inbox.present_now()));
+    assert!(world.row(a[0].order()).performing.is_ready() && world.performed.is_empty());
 }

@@ -198,3 +198,30 @@ fn when_nothing_is_left_that_could_show_that_it_is_back_it_is_held_to_be() {
     world.settle_all(&mut engine, Input::Present(world.inbox.present_now()));
     assert_eq!(engine.status().state, SubscriberState::Running);
 }
+
+#[test]
+fn what_hangs_while_it_is_tried_out_is_not_begun_for_one_order_after_another() {
+    let mut world = World::new();
+    let mut engine = world.begun_with(Settings { lanes_at_once_max: 8, ..world.settings() });
+    let a = order(&[1]);
+    world.failing.insert((a[0].order(), Version(1)), (1, Failure::dependency_down("away")));
+    world.deliver(&mut engine, &a);
+    let others: Vec<_> = (0..20).map(|_| order(&[1]).remove(0)).collect();
+    world.slow = others.iter().chain(&a).map(|commit| ((commit.order(), Version(1)), 1)).collect();
+    world.log.extend_from_slice(&others);
+    for (index, other) in others.iter().enumerate() {
+        // None of what is aside ends.
+        world.now = world.now.after(Duration::from_secs(1));
+        let delivered = Input::Delivered(vec![other.clone()], position(index + 2, Some(other.id())));
+        let mut actions = VecDeque::from(engine.step(delivered, world.now));
+        while let Some(action) = actions.pop_front() {
+            if !matches!(action, Action::HandleAside(..))
+                && let Some(input) = world.answer(action)
+            {
+                actions.extend(engine.step(input, world.now));
+            }
+        }
+    }
+    let begun = world.slow.values().filter(|left| **left == 0).count();
+    assert!((1..=2).contains(&begun), "one at a time, and not {begun}");
+}
