@@ -119,6 +119,11 @@ fn nothing_is_done_to_another_thing_than_the_one_that_was_named() {
     let waiting = Row { performing: Lane::Held(Box::new(head)), ..waiting };
     let (named, there) = (LetterId::of_effect(&second), LetterId::of_effect(&first));
     assert_eq!(discard_effect(&waiting, &second, decision()).expect_err("another"), Refused::AnotherHeld(named, there));
+    // Unless what was written down is done with: a lane is held for the first effect that waits.
+    let waiting = held_for(waiting, &second);
+    assert_eq!(LetterId::of(&waiting, Work::Performing), Some(named));
+    let (after, ..) = discard_effect(&waiting, &second, decision()).expect("held");
+    assert!(after.performing.is_ready());
 }
 
 #[test]

@@ -248,13 +248,10 @@ impl World {
         let mut actions = VecDeque::from(engine.step(input, self.now));
         let mut hangs = None;
         while let Some(action) = actions.pop_front() {
-            match action {
-                Action::Perform(effect) => drop(hangs.replace(*effect)),
-                action => {
-                    if let Some(input) = self.answer(action) {
-                        actions.extend(engine.step(input, self.now));
-                    }
-                }
+            if let Action::Perform(effect) = action {
+                hangs = Some(*effect);
+            } else if let Some(input) = self.answer(action) {
+                actions.extend(engine.step(input, self.now));
             }
         }
         hangs.expect("an effect to perform")
