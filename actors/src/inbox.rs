@@ -25,6 +25,9 @@ use crate::randomness;
 pub const ERROR_CHARS_MAX: usize = 2_000;
 /// Attempts of which a row keeps what became of them: the first one and the last ones.
 pub const ATTEMPTS_KEPT_MAX: usize = 10;
+/// Largest [`Body`] of a document or an effect, in bytes. The same on every store, well below what the strictest of them
+/// takes (MongoDB, 16 MiB with everything beside it), so that a subscriber can move from any to any.
+pub const BODY_BYTES_MAX: usize = 8 << 20;
 
 /// Where a subscriber keeps what it knows. Adapters: `sqlite/inbox.rs`,
 /// `mongo/inbox.rs`.
@@ -585,7 +588,7 @@ pub struct Transaction {
     pub rows: Vec<RowWrite>,
     /// The documents, each key at most once.
     pub documents: Vec<DocumentWrite>,
-    /// Effects to be performed after it.
+    /// Effects to be performed after it; one that is there already, with whatever outcome, is to be performed once more.
     pub effects: Vec<NewEffect>,
     /// Effects that were performed before it.
     pub outcomes: Vec<EffectOutcome>,

@@ -21,7 +21,7 @@ use super::settings::Settings;
 use super::{Cause, Event, Failure, Outcome};
 use crate::clock::Clock;
 use crate::event::Envelope;
-use crate::inbox::{DocumentKey, Generation, Inbox, RecordedEffect};
+use crate::inbox::{BODY_BYTES_MAX, Body, DocumentKey, Generation, Inbox, RecordedEffect};
 use crate::order::event::DecodeError;
 use crate::order::{OrderEvent, OrderId};
 use crate::supervisor::panic::caught;
@@ -144,7 +144,7 @@ impl Handling {
         let mut layer = overlay.layer();
         let handled = timeout(limit, catching(&self.path, self.subscriber.handle(event, &mut layer))).await;
         let changes = layer.into_changes();
-        match handled {
+        match handled.map(|handled| handled.and_then(recordable)) {
             Ok(Ok(effects)) => {
                 overlay.keep(changes);
                 EventResult::Applied { effects }
@@ -213,6 +213,17 @@ impl Patience {
     }
 }
 
+/// All of them, or none: one that the store refuses would keep everything else of the transaction out as well.
+fn recordable(effects: Vec<Body>) -> Result<Vec<Body>, Failure> {
+    match effects.iter().enumerate().find(|(_, effect)| effect.len() > BODY_BYTES_MAX) {
+        None => Ok(effects),
+        Some((index, effect)) => Err(Failure::permanent(format!(
+            "effect {index}: it has {} bytes, more than the {BODY_BYTES_MAX} that are stored",
+            effect.len()
+        ))),
+    }
+}
+
 fn too_long(limit: Duration) -> String {
     format!("it took longer than {} ms", limit.as_millis())
 }
@@ -236,5 +247,21 @@ fn undecoded(error: &DecodeError) -> EventResult {
         DecodeError::FromTheFuture { .. } | DecodeError::Unreadable { .. } => {
             EventResult::Undecodable(Failure::permanent(error.to_string()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbox::FailureKind;
+
+    #[test]
+    fn effects_of_the_largest_size_are_recorded_and_one_byte_more_is_refused() {
+        let of_bytes = |bytes| Body::from("x".repeat(bytes));
+        let effects = vec![of_bytes(BODY_BYTES_MAX), of_bytes(1)];
+        assert_eq!(recordable(effects.clone()), Ok(effects.clone()));
+        let failure = recordable([effects, vec![of_bytes(BODY_BYTES_MAX + 1)]].concat()).expect_err("it is too large");
+        assert_eq!(failure.kind, FailureKind::Permanent);
+        assert_eq!(failure.text, "effect 2: it has 8388609 bytes, more than the 8388608 that are stored");
     }
 }

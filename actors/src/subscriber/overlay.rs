@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::inbox::{Body, DocumentKey, DocumentWrite, Failure, Generation, Inbox};
+use crate::inbox::{BODY_BYTES_MAX, Body, DocumentKey, DocumentWrite, Failure, Generation, Inbox};
 
 /// The documents of a whole batch.
 pub(crate) struct Overlay {
@@ -121,7 +121,9 @@ impl Documents<'_> {
     /// Stores a document in the place of an older one.
     ///
     /// # Errors
-    /// When it cannot be written as JSON.
+    /// When it cannot be written as JSON, or that has more than [`BODY_BYTES_MAX`] bytes: what a store refuses would keep
+    /// everything else of the transaction out as well.
+    #[track_caller]
     pub fn put<T: Serialize>(
         &mut self,
         collection: &'static str,
@@ -131,6 +133,12 @@ impl Documents<'_> {
         let key = key(collection, id);
         let body = serde_json::to_string(document)
             .map_err(|error| Failure::permanent(format!("document {}/{}: {error}", key.collection, key.id)))?;
+        if body.len() > BODY_BYTES_MAX {
+            let (DocumentKey { collection, id }, bytes) = (key, body.len());
+            return Err(Failure::permanent(format!(
+                "document {collection}/{id}: it has {bytes} bytes, more than the {BODY_BYTES_MAX} that are stored"
+            )));
+        }
         self.changed.insert(key, Some(body.into()));
         Ok(())
     }
@@ -148,4 +156,44 @@ impl Documents<'_> {
 
 fn key(collection: &'static str, id: impl ToString) -> DocumentKey {
     DocumentKey { collection: Cow::Borrowed(collection), id: id.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbox::FailureKind;
+    use crate::testing::inbox::MemoryInbox;
+
+    /// A document that has that many bytes as JSON.
+    fn of_bytes(bytes: usize) -> String {
+        "x".repeat(bytes - 2)
+    }
+
+    #[test]
+    fn a_document_of_the_largest_size_is_kept_and_one_byte_more_is_refused() {
+        let mut overlay = Overlay::new(Arc::new(MemoryInbox::default()), Generation::default());
+        let mut documents = overlay.layer();
+        documents.put("orders", 1, &of_bytes(BODY_BYTES_MAX)).expect("it is small enough");
+        let failure = documents.put("orders", 2, &of_bytes(BODY_BYTES_MAX + 1)).expect_err("it is too large");
+        let line = line!() - 1;
+        assert_eq!(failure.kind, FailureKind::Permanent);
+        assert_eq!(failure.text, "document orders/2: it has 8388609 bytes, more than the 8388608 that are stored");
+        assert_eq!(failure.place.as_deref(), Some(&*format!("{}:{line}", file!())), "where the handler put it");
+        let changes = documents.into_changes();
+        overlay.keep(changes);
+        assert_eq!((overlay.changed_documents(), overlay.changed_bytes()), (1, BODY_BYTES_MAX));
+    }
+
+    #[test]
+    fn what_is_refused_leaves_what_was_there() {
+        let mut overlay = Overlay::new(Arc::new(MemoryInbox::default()), Generation::default());
+        let mut documents = overlay.layer();
+        documents.put("orders", 1, &"before").expect("it is small enough");
+        documents.put("orders", 1, &of_bytes(BODY_BYTES_MAX + 1)).expect_err("it is too large");
+        let changes = documents.into_changes();
+        overlay.keep(changes);
+        let writes = overlay.into_writes();
+        assert_eq!(writes.len(), 1);
+        assert_eq!(writes[0].body.as_deref(), Some("\"before\""));
+    }
 }

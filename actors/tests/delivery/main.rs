@@ -8,6 +8,7 @@ mod aside;
 mod broker;
 mod effects;
 mod ending;
+mod large;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,9 @@ use std::time::Duration;
 use actors::clock::{Clock, Timestamp, TokioClock};
 use actors::commit::{Commit, CommitKey, StreamEnd};
 use actors::event_store::EventStore;
-use actors::inbox::{CatchingUp, Committed, DocumentKey, HoldState, Inbox, Progress, Row, RowWrite, Transaction};
+use actors::inbox::{
+    BODY_BYTES_MAX, CatchingUp, Committed, DocumentKey, HoldState, Inbox, Progress, Row, RowWrite, Transaction,
+};
 use actors::log::{From, Log, LogId, Position};
 use actors::order::{OrderId, Version};
 use actors::subscriber::actor::{self, Ports, Source, SubscriberHandle};
@@ -52,6 +55,13 @@ impl Wrong {
     }
 }
 
+/// What is too large to be stored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Large {
+    Document,
+    Effect,
+}
+
 type Key = (OrderId, Version);
 
 /// Until somebody mends it.
@@ -65,6 +75,8 @@ struct Diary {
     performed: Mutex<Vec<Key>>,
     /// How often a handler is to take how long before it goes on.
     dawdling: Mutex<HashMap<Key, (u32, Duration)>>,
+    /// What a handler makes too large to be stored.
+    swelling: Mutex<HashMap<Key, (u32, Large)>>,
     /// Every event is counted in a document that all orders share.
     counting: AtomicBool,
 }
@@ -82,9 +94,9 @@ struct Shared(Arc<Diary>);
 impl Subscriber for Shared {
     const NAME: &'static str = "diary";
 
-    type Effect = u32;
+    type Effect = String;
 
-    async fn handle(&self, event: &Event<'_>, documents: &mut Documents<'_>) -> Result<Vec<u32>, Failure> {
+    async fn handle(&self, event: &Event<'_>, documents: &mut Documents<'_>) -> Result<Vec<String>, Failure> {
         let mut versions: Vec<u32> = documents.get("orders", event.order()).await?.unwrap_or_default();
         versions.push(event.version().0);
         documents.put("orders", event.order(), &versions)?;
@@ -98,12 +110,19 @@ impl Subscriber for Shared {
         }
         // What was put before it went wrong must not be kept.
         match take(&self.0.handling, (event.order(), event.version())) {
-            Some(wrong) => Err(wrong.happen().await),
-            None => Ok(vec![event.version().0]),
+            Some(wrong) => return Err(wrong.happen().await),
+            None => {}
         }
+        let large = || "x".repeat(BODY_BYTES_MAX);
+        match take(&self.0.swelling, (event.order(), event.version())) {
+            Some(Large::Document) => documents.put("large", event.order(), &large())?,
+            Some(Large::Effect) => return Ok(vec![String::new(), large()]),
+            None => {}
+        }
+        Ok(vec![event.version().to_string()])
     }
 
-    async fn perform(&self, _: &u32, cause: &Cause) -> Result<Outcome, Failure> {
+    async fn perform(&self, _: &String, cause: &Cause) -> Result<Outcome, Failure> {
         let key = (cause.order, cause.version);
         if let Some(wrong) = take(&self.0.performing, key) {
             return Err(wrong.happen().await);
