@@ -60,6 +60,7 @@ conformance!(
     operators::discards_are_kept_once_in_their_order,
     operators::an_effect_is_discarded_for_good,
     operators::another_event_of_a_version_asks_for_effects_of_its_own,
+    operators::an_event_that_comes_again_asks_for_its_effects_again,
     extremes::documents_of_any_size_under_any_id,
     extremes::thousands_of_rows_and_many_bytes_at_once,
     extremes::the_same_transaction_twice_at_once,

@@ -332,8 +332,9 @@ impl Tables {
     fn record(&mut self, effect: &NewEffect) {
         let key = (effect.order, effect.version, effect.id.index);
         let before = self.effects.insert(key, RecordedEffect { effect: effect.clone(), outcome: None });
-        // Another event of that version was in a log that was replaced.
-        assert!(before.is_none_or(|before| before.effect.id != effect.id), "an effect is recorded once");
+        // What has an outcome may come again, after an operator has taken its event as not applied.
+        let is_other = |before: RecordedEffect| before.effect.id != effect.id || before.outcome.is_some();
+        assert!(before.is_none_or(is_other), "an effect that waits is recorded once");
     }
 
     fn outcome(&mut self, order: OrderId, is: impl Fn(&NewEffect) -> bool, outcome: &Outcome, at: Timestamp) {

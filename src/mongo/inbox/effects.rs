@@ -46,11 +46,30 @@ struct StoredOutcome {
     at: DateTime,
 }
 
-/// The statements that write a transaction's effects: those that are new, and the outcomes.
+#[derive(Serialize)]
+struct Put<'a> {
+    q: Id<'a>,
+    u: &'a StoredEffect,
+    upsert: bool,
+}
+
+#[derive(Serialize)]
+struct Id<'a> {
+    _id: &'a str,
+}
+
+/// The statements that write a transaction's effects: those that are to be performed, and the outcomes.
 pub(super) fn statements(transaction: &Transaction) -> Result<(Vec<RawDocumentBuf>, Vec<RawDocumentBuf>), InboxError> {
-    let new = transaction.effects.iter().map(|effect| encode(&StoredEffect::of(effect)?)).collect::<Result<_, _>>()?;
+    let asked_for = transaction.effects.iter().map(put_statement).collect::<Result<_, _>>()?;
     let outcomes = transaction.outcomes.iter().map(outcome_statement).collect::<Result<_, _>>()?;
-    Ok((new, outcomes))
+    Ok((asked_for, outcomes))
+}
+
+/// One that is there was asked for by the same event, which an operator has taken as not applied: it is performed again.
+/// The rows are what keeps a transaction from being written twice.
+fn put_statement(effect: &NewEffect) -> Result<RawDocumentBuf, InboxError> {
+    let stored = StoredEffect::of(effect)?;
+    encode(&Put { q: Id { _id: &stored._id }, u: &stored, upsert: true })
 }
 
 /// The first outcome stays.

@@ -64,8 +64,8 @@ pub(super) fn commands(lease: &Lease, transaction: &Transaction) -> Result<Vec<C
     let (stored, deleted) = documents::statements(transaction)?;
     add(Kind::Update, DOCUMENTS, Expects::Nothing, stored);
     add(Kind::Delete, DOCUMENTS, Expects::Nothing, deleted);
-    let (new, outcomes) = effects::statements(transaction)?;
-    add(Kind::Insert, EFFECTS, Expects::New, new);
+    let (asked_for, outcomes) = effects::statements(transaction)?;
+    add(Kind::Update, EFFECTS, Expects::Nothing, asked_for);
     add(Kind::Update, EFFECTS, Expects::Nothing, outcomes);
     add(Kind::Insert, DISCARDS, Expects::New, discards::statements(transaction)?);
     Ok(commands)

@@ -337,14 +337,14 @@ fn effect(row: &rusqlite::Row<'_>) -> rusqlite::Result<RecordedEffect> {
 }
 
 pub(super) fn write_effects(connection: &Connection, transaction: &Transaction) -> rusqlite::Result<()> {
-    // Another event of that version was in a log that was replaced, and has been decided about.
+    // What is there was asked for by an event that an operator has taken as not applied, be it this one or another: it
+    // has been decided about. The rows are what keeps a transaction from being written twice.
     let mut insert = connection.prepare_cached(
         "INSERT INTO effects (order_id, version, position, event_id, last_of_event, recorded_at, origin, body)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          ON CONFLICT (order_id, version, position) DO UPDATE SET event_id = excluded.event_id,
            last_of_event = excluded.last_of_event, recorded_at = excluded.recorded_at, origin = excluded.origin,
-           body = excluded.body, outcome = NULL, outcome_detail = NULL, outcome_at = NULL
-         WHERE event_id != excluded.event_id",
+           body = excluded.body, outcome = NULL, outcome_detail = NULL, outcome_at = NULL",
     )?;
     for effect in &transaction.effects {
         insert.execute(params![

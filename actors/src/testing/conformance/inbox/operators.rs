@@ -6,8 +6,8 @@ use super::holds::full_hold;
 use super::{Another, applies, at, begin_when_over, commit, is_held, rows};
 use crate::event::EventId;
 use crate::inbox::{
-    Committed, Discard, EffectOutcome, Generation, HoldState, Inbox, Lane, Outcome, OutcomeKind, Renewed, Row,
-    RowWrite, Transaction, TransactionId, Which,
+    Committed, Discard, EffectOutcome, Generation, HoldState, Inbox, Lane, Outcome, OutcomeKind, RecordedEffect,
+    Renewed, Row, RowWrite, Transaction, TransactionId, Which,
 };
 use crate::order::{OrderId, Version};
 
@@ -171,6 +171,47 @@ pub async fn another_event_of_a_version_asks_for_effects_of_its_own(inbox: &dyn 
     let waiting: Vec<_> = waiting.iter().map(|effect| effect.effect.id).collect();
     assert_eq!(waiting, [stored.effects[0].id]);
     assert_eq!(inbox.totals(begun.present.generation).await.expect("totals").effects_waiting, 1);
+}
+
+/// After an older backup of the log an operator takes less as applied than was; then the right one is back, and the same
+/// event comes again. Its effects are to be performed once more, and that transaction is still written once.
+pub async fn an_event_that_comes_again_asks_for_its_effects_again(inbox: &dyn Inbox) {
+    let begun = inbox.begin().await.expect("begun");
+    let waiting = async || inbox.totals(begun.present.generation).await.expect("totals").effects_waiting;
+    let order = OrderId::generate();
+    let first = applies(&begun, &[Row::new(order)]);
+    let (stored, _) = commit(inbox, first.clone()).await;
+    let (before, effect) = (stored.rows[0].row.clone(), stored.effects[0].clone());
+    let becomes = |kind, millis| {
+        let outcome = Outcome { kind, detail: "an older backup".to_owned() };
+        EffectOutcome { order, id: effect.id, outcome, at: at(millis) }
+    };
+    let mut operators = Transaction::of_operator(&begun.present);
+    let row = Row { written_by: Some(operators.id), ..Row::new(order) };
+    operators.rows.push(RowWrite { was_written_by: before.written_by, row: row.clone() });
+    operators.outcomes.push(becomes(OutcomeKind::Discarded, 5));
+    assert_eq!((commit(inbox, operators).await.1, waiting().await), (Committed::Written, 0));
+    // As it was, but on the row as the operator left it.
+    let mut again = Transaction { id: TransactionId::generate(), ..first };
+    again.rows[0].was_written_by = row.written_by;
+    again.rows[0].row.written_by = Some(again.id);
+    let (again, committed) = commit(inbox, again).await;
+    assert_eq!((committed, waiting().await), (Committed::Written, 1));
+    let effects = inbox.effects(vec![order], Which::All, 10).await.expect("effects");
+    assert_eq!(effects, [RecordedEffect { effect: effect.clone(), outcome: None }]);
+    assert_eq!(inbox.waiting(None, 10).await.expect("orders"), [order]);
+    // Once more its outcome is there, whoever asks about the transaction, or the one before it, changes nothing of that.
+    let mut performed = Transaction::empty(&begun);
+    let row = Row { effects_waiting: 0, written_by: Some(performed.id), ..again.rows[0].row.clone() };
+    performed.rows.push(RowWrite { was_written_by: Some(again.id), row });
+    performed.outcomes.push(becomes(OutcomeKind::Performed, 6));
+    assert_eq!(commit(inbox, performed).await.1, Committed::Written);
+    for unclear in [again, stored] {
+        assert_eq!(inbox.commit(unclear).await, Ok(Committed::Fenced(vec![order])));
+    }
+    let effects = inbox.effects(vec![order], Which::All, 10).await.expect("effects");
+    let EffectOutcome { outcome, at, .. } = becomes(OutcomeKind::Performed, 6);
+    assert_eq!((effects, waiting().await), (vec![RecordedEffect { effect, outcome: Some((outcome, at)) }], 0));
 }
 
 /// Through a process that is not at work an operator writes beside the one that is: neither loses anything, and nobody's
