@@ -182,6 +182,10 @@ pub fn discard_event(
     decision: Decision,
 ) -> Result<(Row, Vec<EffectOutcome>, Discard), Refused> {
     let hold = at_head(row, id)?;
+    if hold.state == HoldState::Gap && id.version > row.seen {
+        // It only looks whether there is something: what is to come must not be let go before it is there.
+        return Err(Refused::NotHeld(id));
+    }
     let there = stream.nearest.as_ref().filter(|event| event.version == id.version);
     let mut after = row.clone();
     let mut outcomes = Vec::new();

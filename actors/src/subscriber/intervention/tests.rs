@@ -145,6 +145,13 @@ fn what_is_behind_a_discarded_event_is_looked_for_at_once() {
 }
 
 #[test]
+fn a_lane_that_only_looks_whether_there_is_something_has_nothing_that_could_be_let_go() {
+    let looking = Row { seen: Version(3), ..row(HoldState::Gap) };
+    let (next, stream) = (id(&looking, 4), Stream { nearest: Some(in_log(3)), end: Version(3) });
+    assert_eq!(discard_event(&looking, next, &stream, &[], decision()).expect_err("not there"), Refused::NotHeld(next));
+}
+
+#[test]
 fn an_event_that_the_log_never_brings_is_passed_without_a_name() {
     let before = row(HoldState::Gap);
     let stream = Stream { nearest: Some(in_log(3)), end: Version(3) };
@@ -262,6 +269,11 @@ proptest! {
             }
             (Err(Refused::UnderWay(_)), Ok(_)) => {
                 prop_assert_eq!(row.applying.hold().map(|hold| hold.state), Some(HoldState::Attempting));
+            }
+            // It only looks whether there is something.
+            (Ok(_), Err(Refused::NotHeld(_))) => {
+                prop_assert_eq!(row.applying.hold().map(|hold| hold.state), Some(HoldState::Gap));
+                prop_assert!(id.version > row.seen);
             }
             (retried, discarded) => prop_assert!(false, "{:?} {:?}", retried, discarded),
         }
