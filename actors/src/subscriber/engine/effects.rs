@@ -44,9 +44,11 @@ pub(super) struct Effects {
     /// Orders that got another effect while they were being loaded: the answer may be older than it.
     added_meanwhile: FxHashSet<OrderId>,
     due_asked: bool,
-    /// Orders whose lanes were held while the store was asked for further orders, or for lanes that are due: the answer may
-    /// be older than that, and they must wait for their time.
-    held_meanwhile: FxHashSet<OrderId>,
+    /// Orders whose lanes were held while the store was asked for lanes that are due: the answer may be older than that, and
+    /// they must wait for their time. Only that answer: nobody would ask again for what a later one brings.
+    held_while_due: FxHashSet<OrderId>,
+    /// The same, while it was asked for further orders.
+    held_while_listed: FxHashSet<OrderId>,
     unlisted: Unlisted,
 }
 
@@ -78,7 +80,8 @@ impl Effects {
             load_again: false,
             added_meanwhile: FxHashSet::default(),
             due_asked: false,
-            held_meanwhile: FxHashSet::default(),
+            held_while_due: FxHashSet::default(),
+            held_while_listed: FxHashSet::default(),
             unlisted: Unlisted { some: true, ..Unlisted::default() },
         }
     }
@@ -114,7 +117,7 @@ impl Effects {
     /// The order's lane for performing is due, with that at its head. False: there is no room for it, and it must be asked
     /// for again, as the store does not list lanes that are held.
     pub(super) fn add_due(&mut self, order: OrderId, head: Option<&HeadOfLane>) -> bool {
-        if self.held_meanwhile.contains(&order) || self.is_known(order) {
+        if self.held_while_due.contains(&order) || self.is_known(order) {
             return true;
         }
         let room = self.room() > 0;
@@ -133,13 +136,7 @@ impl Effects {
     /// It has answered, and what it said is known here.
     pub(super) fn due_answered(&mut self) {
         self.due_asked = false;
-        self.forget_held();
-    }
-
-    fn forget_held(&mut self) {
-        if !(self.due_asked || self.unlisted.asked) {
-            self.held_meanwhile.clear();
-        }
+        self.held_while_due.clear();
     }
 
     /// Whether nothing is to be performed, as far as is known.
@@ -170,11 +167,11 @@ impl Effects {
             self.unlisted = Unlisted { some: more, ..Unlisted::default() };
         }
         for &order in orders {
-            if !self.held_meanwhile.contains(&order) && !self.is_known(order) {
+            if !self.held_while_listed.contains(&order) && !self.is_known(order) {
                 self.take_in(order);
             }
         }
-        self.forget_held();
+        self.held_while_listed.clear();
     }
 
     /// Somebody else has written rows: the store may have orders that nobody here knows of, and what is loaded of the
@@ -194,7 +191,7 @@ impl Effects {
     /// The store did not answer to [`Effects::ask`].
     pub(super) fn not_listed(&mut self) {
         self.unlisted.asked = false;
-        self.forget_held();
+        self.held_while_listed.clear();
     }
 
     /// The orders to load now, if any.
@@ -311,8 +308,11 @@ impl Effects {
     /// The order's effect failed, and its lane is held.
     pub(super) fn held(&mut self, order: OrderId) {
         self.drop_order(order);
-        if self.unlisted.asked || self.due_asked {
-            self.held_meanwhile.insert(order);
+        if self.due_asked {
+            self.held_while_due.insert(order);
+        }
+        if self.unlisted.asked {
+            self.held_while_listed.insert(order);
         }
     }
 
@@ -407,6 +407,25 @@ mod tests {
         effects.due_answered();
         assert!(effects.add_due(order, None));
         assert_eq!(effects.load(), Some(vec![order]), "now it is its time");
+    }
+
+    #[test]
+    fn an_order_that_is_due_again_is_taken_though_an_older_question_is_not_answered_yet() {
+        let mut effects = listed(100, 1);
+        let order = OrderId::generate();
+        effects.ask_for_due();
+        assert!(effects.add_due(order, None));
+        effects.due_answered();
+        load(&mut effects);
+        assert_eq!(start(&mut effects, 1, at(0)), [order]);
+        effects.ask_again();
+        let (_, limit) = effects.ask().expect("the store is asked for further orders");
+        effects.performed(order);
+        effects.held(order);
+        effects.ask_for_due();
+        effects.listed(&[], limit);
+        assert!(effects.add_due(order, None));
+        assert_eq!(effects.load(), Some(vec![order]), "nobody would ask for it again");
     }
 
     #[test]
