@@ -105,9 +105,9 @@ impl CheckedInbox {
         let mut applied = 0;
         for row in self.inner.all_rows() {
             let versions: Vec<u32> = self.document(&Tally::own(row.order));
-            let all: Vec<u32> = (1..=row.applied.0).collect();
+            let all = self.stage.kept(row.order, row.applied);
             book.demand_same(|| format!("{}: versions in its document", row.order), &versions, &all);
-            applied += u64::from(row.applied.0);
+            applied += all.len() as u64;
         }
         let sums: Sums = self.document(&Tally::shared());
         book.demand_same(|| "events in the shared document".to_owned(), &sums.events, &applied);
@@ -178,6 +178,9 @@ impl Inbox for CheckedInbox {
             book.note(|| format!("inbox: {:?} is stored", transaction.id));
             let twice = !self.stage.store(transaction.id);
             book.demand(!twice, || format!("{:?} is stored twice", transaction.id));
+            for discard in &transaction.discards {
+                self.stage.discard((discard.order, discard.version, discard.effect));
+            }
             self.check(&transaction, &before);
         }
         Ok(committed)

@@ -37,6 +37,8 @@ struct Scene {
     performed: BTreeSet<Deed>,
     /// Transactions that are stored.
     stored: HashSet<TransactionId>,
+    /// What operators let go.
+    discarded: BTreeSet<Deed>,
 }
 
 /// Handling an event, or performing one of its effects.
@@ -76,6 +78,22 @@ impl Stage {
     /// Every effect that was performed.
     pub(crate) fn performed(&self) -> BTreeSet<Deed> {
         self.scene().performed.clone()
+    }
+
+    /// An operator let it go, and that is stored.
+    pub(crate) fn discard(&self, deed: Deed) {
+        self.scene().discarded.insert(deed);
+    }
+
+    /// Whether an operator let it go.
+    pub(crate) fn is_discarded(&self, deed: Deed) -> bool {
+        self.scene().discarded.contains(&deed)
+    }
+
+    /// The order's events up to that version, but for those that operators let go.
+    pub(crate) fn kept(&self, order: OrderId, last: Version) -> Vec<u32> {
+        let scene = self.scene();
+        (1..=last.0).filter(|version| !scene.discarded.contains(&(order, Version(*version), None))).collect()
     }
 
     /// The transaction is stored. Whether it was not before.

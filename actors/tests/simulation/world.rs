@@ -7,17 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::clock::{Clock, Timestamp, TokioClock};
-use actors::inbox::{Committed, HoldState, Inbox, Lane, Row, RowWrite, Transaction, Which};
+use actors::inbox::{Committed, HoldState, Inbox, Lane, Row, RowWrite, Transaction, Which, Work};
 use actors::mutant::Mutant;
 use actors::order::{OrderId, Version};
 use actors::randomness;
 use actors::subscriber::Subscriber;
+use actors::subscriber::intervention::{Decision, LetterId};
 use actors::testing::broker::{self, MemoryBroker};
 use actors::testing::checkpoints::MemoryCheckpoints;
 use actors::testing::faulty::{Fate, Faults};
 use actors::testing::inbox::MemoryInbox;
 use actors::testing::memory::Memory;
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -269,6 +271,9 @@ impl World {
         self.tales.check(self);
         let mut sums = Sums::default();
         for event in self.memory.commits().iter().flat_map(|commit| commit.envelopes().collect::<Vec<_>>()) {
+            if self.stage.is_discarded((event.order, event.version, None)) {
+                continue;
+            }
             sums.events += 1;
             *sums.types.entry(event.event_type).or_default() += 1;
         }
@@ -283,15 +288,17 @@ impl World {
         for (order, last) in self.ends() {
             let versions: Vec<u32> =
                 stored(Tally::own(order)).and_then(|body| serde_json::from_str(&body).ok()).unwrap_or_default();
-            self.book.demand_same(|| format!("{order}: its document"), &versions, &(1..=last.0).collect());
-            for version in (1..=last.0).map(Version) {
+            let kept = self.stage.kept(order, last);
+            self.book.demand_same(|| format!("{order}: its document"), &versions, &kept);
+            for version in kept.iter().copied().map(Version) {
                 for effect in 0..Tally::effects(version) {
-                    let done = performed.contains(&(order, version, Some(effect)));
+                    let deed = (order, version, Some(effect));
+                    let done = performed.contains(&deed) || self.stage.is_discarded(deed);
                     self.book.demand(done, || format!("{order}: effect {effect} of {version} was never performed"));
                 }
             }
             let effects = self.inbox.effects_now(&[order], Which::All, usize::MAX).len();
-            let asked: u32 = (1..=last.0).map(|version| Tally::effects(Version(version))).sum();
+            let asked: u32 = kept.iter().map(|version| Tally::effects(Version(*version))).sum();
             self.book.demand_same(|| format!("{order}: recorded effects"), &effects, &(asked as usize));
         }
         for order in self.tales.orders() {
@@ -347,7 +354,7 @@ async fn incidents(world: Rc<World>) {
     for _ in 0..world.plan.incidents {
         sleep(Duration::from_millis(world.draw(|rng| rng.random_range(1..600)))).await;
         let process = world.some_process().await;
-        let kind = world.draw(|rng| rng.random_range(0..12));
+        let kind = world.draw(|rng| rng.random_range(0..18));
         let lasts = Duration::from_millis(world.draw(|rng| rng.random_range(1..1_500)));
         world.book.note(|| format!("incident {kind} at {}, {lasts:?}", process.line.name()));
         match kind {
@@ -369,6 +376,8 @@ async fn incidents(world: Rc<World>) {
                 world.stage.set_dependency_down(false);
             }
             9 => world.inbox.jump(LEASE * 2),
+            10..13 => decide(&world, &process, false).await,
+            13..15 => decide(&world, &process, true).await,
             _ => {
                 pause(&world, &process, true).await;
                 sleep(lasts).await;
@@ -377,6 +386,31 @@ async fn incidents(world: Rc<World>) {
             }
         }
     }
+}
+
+/// An operator looks what is held, and lets some of it be tried again, or lets it go.
+async fn decide(world: &World, process: &Process, discards: bool) {
+    let works = [Work::Applying, Work::Performing];
+    let rows = world.rows();
+    let held: Vec<_> =
+        rows.iter().flat_map(|row| works.into_iter().filter_map(|work| LetterId::of(row, work))).collect();
+    let Some(id) = held.choose(&mut *world.rng.borrow_mut()).copied() else { return };
+    let thinks = Duration::from_millis(world.draw(|rng| rng.random_range(0..100)));
+    sleep(thinks).await;
+    let letters = process.tally.letters();
+    let decision = Decision { reason: "it is enough".to_owned(), by: "ana".to_owned(), at: letters.now() };
+    let decides = async {
+        match discards {
+            true => letters.discard(id, &decision).await.map(|_| "discarded"),
+            false => letters.retry(id).await.map(|_| "retried"),
+        }
+    };
+    let said = tokio::select! {
+        biased;
+        () = process.line.gone() => return,
+        said = tokio::time::timeout(Duration::from_secs(1), decides) => said,
+    };
+    world.book.note(|| format!("an operator decides about {id}, and hears {said:?}"));
 }
 
 async fn pause(world: &World, process: &Process, paused: bool) {
