@@ -109,9 +109,8 @@ impl Subscriber for Shared {
             documents.put("all", "counted", &(counted.unwrap_or_default() + 1))?;
         }
         // What was put before it went wrong must not be kept.
-        match take(&self.0.handling, (event.order(), event.version())) {
-            Some(wrong) => return Err(wrong.happen().await),
-            None => {}
+        if let Some(wrong) = take(&self.0.handling, (event.order(), event.version())) {
+            return Err(wrong.happen().await);
         }
         let large = || "x".repeat(BODY_BYTES_MAX);
         match take(&self.0.swelling, (event.order(), event.version())) {
