@@ -50,9 +50,11 @@ def main():
 def receive(store, channel, tag, body):
     """Handles a message, and acknowledges it once what it meant is stored."""
     event = json.loads(body, parse_float=Decimal)
-    with store:  # one transaction; rolled back if anything below fails, and the message comes again
-        if is_new(store, event):
-            handle(event)
+    with store:  # one transaction; rolled back if anything in it fails, and the message comes again
+        line = handle(event) if is_new(store, event) else None
+    # Only now: a transaction that is rolled back takes no line back, and it would be printed again.
+    if line:
+        print(line, flush=True)
     channel.basic_ack(tag)
 
 
@@ -63,11 +65,11 @@ def is_new(store, event):
 
 
 def handle(event):
-    """What this program is for. Types and fields that it does not know are left alone."""
+    """What this program is for: the line to print. Types and fields that it does not know are left alone."""
     known = SCHEMAS.get(event["type"], 1)
     if event["schemaversion"] > known:
         raise SystemExit(f"{event['type']} has schema version {event['schemaversion']}, this program knows {known}")
-    print(event["subject"], event["orderversion"], event["type"], json.dumps(upcast(event)), flush=True)
+    return f"{event['subject']} {event['orderversion']} {event['type']} {json.dumps(upcast(event))}"
 
 
 def upcast(event):
