@@ -112,7 +112,7 @@ async fn a_commit_that_lands_late_is_there_once() {
 #[tokio::test]
 async fn a_statement_without_an_answer_leaves_nothing_behind() {
     let behind = Behind::begin(LONG).await;
-    let statements = [("update", "subscriber"), ("insert", "inbox"), ("update", "documents"), ("insert", "effects")];
+    let statements = [("update", "subscriber"), ("insert", "inbox"), ("update", "documents"), ("update", "effects")];
     for (command, collection) in statements {
         for arrives in [true, false] {
             let (order, transaction) = behind.transaction();
