@@ -30,7 +30,7 @@ QUEUE_ARGUMENTS = {
 PREFETCH = 100
 
 # What the data of each type is in the newest schema that this program knows.
-SCHEMAS = {"order.created": 2}
+SCHEMAS = {"order.created": 2, "order.shipped": 2}
 
 
 def main():
@@ -77,6 +77,8 @@ def upcast(event):
     data = event["data"]
     if event["type"] == "order.created" and event["schemaversion"] == 1:
         return {"total": int(Decimal(data["total"]) * 100), "currency": "EUR"}
+    if event["type"] == "order.shipped" and event["schemaversion"] == 1:
+        return {"personal": {"tracking_number": data["tracking_number"]}, "carrier": data["carrier"]}
     return data
 
 

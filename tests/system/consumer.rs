@@ -51,6 +51,24 @@ impl Drop for Consumer {
     }
 }
 
+#[test]
+fn a_program_outside_makes_of_an_older_event_what_docket_makes_of_it() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/events");
+    let event = fixtures.join("order.shipped.v1.plain.json");
+    let upcast = "import consumer, json, sys; print(json.dumps(consumer.upcast(json.load(open(sys.argv[1])))))";
+    let output = Command::new("/usr/bin/python3")
+        .args(["-c", upcast])
+        .arg(event)
+        .env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/examples"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .expect("python3");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let expected = fs::read(fixtures.join("order.shipped.v1.plain.expected.json")).expect("the fixture");
+    let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).expect("JSON");
+    assert_eq!(json(&output.stdout), json(&expected));
+}
+
 #[tokio::test]
 async fn a_program_outside_docket_handles_every_event_once() {
     let (kept, vhost) = (tempfile::tempdir().expect("a folder"), RabbitVhost::new());

@@ -71,10 +71,10 @@ fn newest(kind: EventKind, generator: &mut SchemaGenerator) -> Value {
 fn earlier(kind: EventKind) -> &'static [&'static str] {
     match kind {
         EventKind::Created => &[include_str!("schema/order.created.v1.json")],
+        EventKind::Shipped => &[include_str!("schema/order.shipped.v1.json")],
         EventKind::ItemAdded
         | EventKind::ItemRemoved
         | EventKind::Paid
-        | EventKind::Shipped
         | EventKind::Delivered
         | EventKind::Cancelled
         | EventKind::Refunded => &[],

@@ -23,10 +23,10 @@ type Step = fn(&RawValue) -> Result<Box<RawValue>, String>;
 fn steps(kind: EventKind) -> &'static [Step] {
     match kind {
         EventKind::Created => &[created_1_to_2],
+        EventKind::Shipped => &[shipped_1_to_2],
         EventKind::ItemAdded
         | EventKind::ItemRemoved
         | EventKind::Paid
-        | EventKind::Shipped
         | EventKind::Delivered
         | EventKind::Cancelled
         | EventKind::Refunded => &[],
@@ -91,6 +91,19 @@ fn created_1_to_2(data: &RawValue) -> Result<Box<RawValue>, String> {
         "items": items,
         "total": total,
     });
+    to_raw_value(&data).map_err(|error| error.to_string())
+}
+
+/// `order.shipped` with the tracking number among what is not personal.
+#[derive(Deserialize)]
+struct Shipped1 {
+    carrier: String,
+    tracking_number: String,
+}
+
+fn shipped_1_to_2(data: &RawValue) -> Result<Box<RawValue>, String> {
+    let Shipped1 { carrier, tracking_number } = serde_json::from_str(data.get()).map_err(|error| error.to_string())?;
+    let data = json!({"personal": {"tracking_number": tracking_number}, "carrier": carrier});
     to_raw_value(&data).map_err(|error| error.to_string())
 }
 
@@ -194,6 +207,23 @@ mod tests {
         assert!(upcast(EventKind::Cancelled, 0, data).is_err());
         assert!(upcast(EventKind::Cancelled, 2, data).is_err());
         assert!(upcast(EventKind::Cancelled, u32::MAX, data).is_err());
+    }
+
+    #[test]
+    fn a_tracking_number_becomes_personal_as_it_stands() {
+        let upcast = |json| upcast(EventKind::Shipped, 1, raw(json)).map(|data| data.get().to_owned());
+        let data = upcast(r#"{"tracking_number":" JD\u00e9 ","note":1,"carrier":""}"#).expect("upcast");
+        let data: serde_json::Value = serde_json::from_str(&data).expect("JSON");
+        assert_eq!(data, json!({"personal": {"tracking_number": " JDé "}, "carrier": ""}));
+        for (json, reason) in [
+            (r#"{"carrier":"DHL"}"#, "missing field `tracking_number`"),
+            (r#"{"tracking_number":"1"}"#, "missing field `carrier`"),
+            (r#"{"carrier":"DHL","tracking_number":1}"#, "invalid type"),
+            (r#"{"carrier":"DHL","personal":{"tracking_number":"1"}}"#, "missing field `tracking_number`"),
+        ] {
+            let error = upcast(json).expect_err(json);
+            assert!(error.contains(reason), "{json}: {error}");
+        }
     }
 
     #[test]

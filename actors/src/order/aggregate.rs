@@ -13,7 +13,7 @@ use super::command::{Command, CommandKind, Create, Item, LINES_MAX, QUANTITY_MAX
 use super::error::{FieldError, Refusal};
 use super::event::{
     Cancelled, Created, Delivered, EventKind, ItemRemoved, Line, OrderEvent, Paid, Personal, Refunded, Shipped,
-    total_of,
+    ShippedPersonal, total_of,
 };
 use crate::clock::Timestamp;
 use crate::money::{Amount, Currency};
@@ -214,8 +214,8 @@ pub fn decide(order: Option<&Order>, command: &Command) -> Result<Vec<OrderEvent
         Command::RemoveItem { sku } => remove_item(order, sku).map(|removed| vec![OrderEvent::ItemRemoved(removed)]),
         Command::Pay { amount, reference } => pay(order, *amount, reference).map(|paid| vec![OrderEvent::Paid(paid)]),
         Command::Ship { carrier, tracking_number } => Ok(vec![OrderEvent::Shipped(Shipped {
+            personal: ShippedPersonal { tracking_number: tracking_number.clone() },
             carrier: carrier.clone(),
-            tracking_number: tracking_number.clone(),
         })]),
         Command::Deliver => Ok(vec![OrderEvent::Delivered(Delivered {})]),
         Command::Cancel { reason } => Ok(cancel(order, reason)),
@@ -385,7 +385,7 @@ impl Order {
                 self.payment = Some(Payment { paid_at: at, reference: paid.payment_reference.clone() });
             }
             OrderEvent::Shipped(shipped) => {
-                let Shipped { carrier, tracking_number } = shipped.clone();
+                let Shipped { personal: ShippedPersonal { tracking_number }, carrier } = shipped.clone();
                 self.shipment = Some(Shipment { shipped_at: at, carrier, tracking_number });
             }
             OrderEvent::Delivered(Delivered {}) => self.delivered_at = Some(at),

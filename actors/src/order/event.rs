@@ -25,7 +25,7 @@ pub enum OrderEvent {
     ItemRemoved(ItemRemoved),
     /// `order.paid`.
     Paid(Paid),
-    /// `order.shipped`.
+    /// `order.shipped`, schema version 2.
     Shipped(Shipped),
     /// `order.delivered`.
     Delivered(Delivered),
@@ -105,8 +105,15 @@ pub struct Paid {
 /// The order was handed to the carrier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Shipped {
+    /// What leads to a person, apart from everything else.
+    pub personal: ShippedPersonal,
     /// Who carries it.
     pub carrier: String,
+}
+
+/// A carrier tells whoever has the number where the parcel goes: it is as personal as the address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ShippedPersonal {
     /// Under which number.
     pub tracking_number: String,
 }
@@ -178,14 +185,8 @@ impl EventKind {
     /// The newest schema version of its data: the one that [`OrderEvent`] has.
     pub fn newest_schema(self) -> u32 {
         match self {
-            Self::Created => 2,
-            Self::ItemAdded
-            | Self::ItemRemoved
-            | Self::Paid
-            | Self::Shipped
-            | Self::Delivered
-            | Self::Cancelled
-            | Self::Refunded => 1,
+            Self::Created | Self::Shipped => 2,
+            Self::ItemAdded | Self::ItemRemoved | Self::Paid | Self::Delivered | Self::Cancelled | Self::Refunded => 1,
         }
     }
 }

@@ -7,7 +7,8 @@ use uuid::Uuid;
 use super::aggregate::{decide, evolve};
 use super::command::{Command, Create, Import, Item};
 use super::event::{
-    Cancelled, Created, Delivered, ItemRemoved, Line, OrderEvent, Paid, Personal, Refunded, Shipped, total_of,
+    Cancelled, Created, Delivered, ItemRemoved, Line, OrderEvent, Paid, Personal, Refunded, Shipped, ShippedPersonal,
+    total_of,
 };
 use super::{Order, OrderId, Refusal};
 use crate::clock::Timestamp;
@@ -157,7 +158,8 @@ pub(crate) fn paid(minor_units: i64) -> OrderEvent {
 }
 
 pub(crate) fn shipped() -> OrderEvent {
-    OrderEvent::Shipped(Shipped { carrier: "DHL".to_owned(), tracking_number: "JD014600".to_owned() })
+    let personal = ShippedPersonal { tracking_number: "JD014600".to_owned() };
+    OrderEvent::Shipped(Shipped { personal, carrier: "DHL".to_owned() })
 }
 
 pub(crate) fn delivered() -> OrderEvent {

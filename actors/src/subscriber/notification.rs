@@ -179,7 +179,7 @@ impl Known {
             }
             OrderEvent::Shipped(shipped) => Some(News::Shipped {
                 carrier: shipped.carrier.clone(),
-                tracking_number: shipped.tracking_number.clone(),
+                tracking_number: shipped.personal.tracking_number.clone(),
                 lines: self.shown(),
             }),
             OrderEvent::Delivered(_) => Some(News::Delivered),

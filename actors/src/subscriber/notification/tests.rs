@@ -13,7 +13,9 @@ use crate::commit::Origin;
 use crate::event::Envelope;
 use crate::inbox::{EffectId, Generation};
 use crate::mailer::Sent;
-use crate::order::event::{Cancelled, Created, Delivered, ItemRemoved, Paid, Personal, Refunded, Shipped};
+use crate::order::event::{
+    Cancelled, Created, Delivered, ItemRemoved, Paid, Personal, Refunded, Shipped, ShippedPersonal,
+};
 use crate::order::{OrderId, Version};
 use crate::subscriber::overlay::Overlay;
 use crate::testing::inbox::MemoryInbox;
@@ -147,7 +149,8 @@ async fn an_orders_life_in_mails() {
     assert_golden("created", &ana.mail());
     ana.hears(paid(1_244_490)).await;
     assert_golden("paid", &ana.mail());
-    let shipped = Shipped { carrier: "DHL".to_owned(), tracking_number: "JD0146".to_owned() };
+    let personal = ShippedPersonal { tracking_number: "JD0146".to_owned() };
+    let shipped = Shipped { personal, carrier: "DHL".to_owned() };
     ana.hears(OrderEvent::Shipped(shipped)).await;
     assert_golden("shipped", &ana.mail());
     ana.hears(OrderEvent::Delivered(Delivered {})).await;
