@@ -80,11 +80,13 @@ pub trait Inbox: Send + Sync {
         after: Timestamp,
     ) -> Result<Option<Timestamp>, InboxError>;
 
-    /// At most `limit` rows behind `after` whose lane for `work` is not ready, in the order of their ids.
+    /// At most `limit` rows behind `after` whose lane for `work` is in one of these states, in the order of their ids. What
+    /// is in other states is not looked through, however much that is.
     async fn held(
         &self,
         generation: Generation,
         work: Work,
+        states: &[HoldState],
         after: Option<OrderId>,
         limit: usize,
     ) -> Result<Vec<Row>, InboxError>;

@@ -22,8 +22,8 @@ use std::time::Duration;
 use actors::clock::Timestamp;
 use actors::event_store::StoreError;
 use actors::inbox::{
-    Begun, Body, CatchingUp, Committed, Discard, DocumentKey, Generation, Inbox, InboxError, Present, Progress,
-    RecordedEffect, Renewed, Row, Term, Totals, Transaction, Which, Work,
+    Begun, Body, CatchingUp, Committed, Discard, DocumentKey, Generation, HoldState, Inbox, InboxError, Present,
+    Progress, RecordedEffect, Renewed, Row, Term, Totals, Transaction, Which, Work,
 };
 use actors::order::OrderId;
 use async_trait::async_trait;
@@ -411,13 +411,25 @@ impl Inbox for MongoInbox {
         &self,
         generation: Generation,
         work: Work,
+        states: &[HoldState],
         after: Option<OrderId>,
         limit: usize,
     ) -> Result<Vec<Row>, InboxError> {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        self.find_rows(rows::held_after(generation, work, after), first(rows::by_id(), limit)).await
+        let mut held = Vec::new();
+        for state in states {
+            let filter = rows::held_after(generation, work, *state, after);
+            held.extend(self.find_rows(filter, first(rows::by_id(), limit)).await?);
+        }
+        held.sort_by_key(|row| row.order);
+        // Its state changed between two questions: the later answer is newer.
+        held.reverse();
+        held.dedup_by_key(|row| row.order);
+        held.reverse();
+        held.truncate(limit);
+        Ok(held)
     }
 
     async fn documents(&self, generation: Generation, keys: Vec<DocumentKey>) -> Result<Vec<Option<Body>>, InboxError> {

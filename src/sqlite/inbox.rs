@@ -18,8 +18,8 @@ use std::sync::Arc;
 use actors::clock::Timestamp;
 use actors::event_store::StoreError;
 use actors::inbox::{
-    Begun, Body, CatchingUp, Committed, Discard, DocumentKey, Generation, Inbox, InboxError, Present, Progress,
-    RecordedEffect, Renewed, Row, Term, Totals, Transaction, Which, Work,
+    Begun, Body, CatchingUp, Committed, Discard, DocumentKey, Generation, HoldState, Inbox, InboxError, Present,
+    Progress, RecordedEffect, Renewed, Row, Term, Totals, Transaction, Which, Work,
 };
 use actors::order::OrderId;
 use async_trait::async_trait;
@@ -184,10 +184,12 @@ impl Inbox for SqliteInbox {
         &self,
         generation: Generation,
         work: Work,
+        states: &[HoldState],
         after: Option<OrderId>,
         limit: usize,
     ) -> Result<Vec<Row>, InboxError> {
-        self.read(move |connection| rows::held(connection, generation, work, after, limit)).await
+        let states = states.to_vec();
+        self.read(move |connection| rows::held(connection, generation, (work, &states), after, limit)).await
     }
 
     async fn documents(&self, generation: Generation, keys: Vec<DocumentKey>) -> Result<Vec<Option<Body>>, InboxError> {

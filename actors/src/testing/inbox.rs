@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::inbox::{
-    Begun, Body, Committed, Discard, DocumentKey, Generation, Inbox, InboxError, Lane, NewEffect, Outcome, Present,
-    Progress, RecordedEffect, Renewed, Row, Term, Totals, Transaction, TransactionId, Which, Work,
+    Begun, Body, Committed, Discard, DocumentKey, Generation, HoldState, Inbox, InboxError, Lane, NewEffect, Outcome,
+    Present, Progress, RecordedEffect, Renewed, Row, Term, Totals, Transaction, TransactionId, Which, Work,
 };
 use crate::order::{OrderId, Version};
 
@@ -381,12 +381,16 @@ impl Inbox for MemoryInbox {
         &self,
         _: Generation,
         work: Work,
+        states: &[HoldState],
         after: Option<OrderId>,
         limit: usize,
     ) -> Result<Vec<Row>, InboxError> {
         let tables = self.lock();
-        let mut held: Vec<_> = tables.rows.values().filter(|row| !lane(row, work).is_ready()).cloned().collect();
-        held.retain(|row| after.is_none_or(|after| row.order > after));
+        let wanted = |row: &&Row| {
+            let held = lane(row, work).hold().is_some_and(|hold| states.contains(&hold.state));
+            held && after.is_none_or(|after| row.order > after)
+        };
+        let mut held: Vec<_> = tables.rows.values().filter(wanted).cloned().collect();
         held.sort_by_key(|row| row.order);
         held.truncate(limit);
         Ok(held)

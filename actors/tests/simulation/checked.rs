@@ -7,8 +7,8 @@ use actors::broker::{Broker, BrokerError, Consume, Delivery, Publish, Subscripti
 use actors::clock::Timestamp;
 use actors::event::Envelope;
 use actors::inbox::{
-    Begun, Body, Committed, Discard, DocumentKey, Generation, Inbox, InboxError, Present, RecordedEffect, Renewed, Row,
-    Term, Totals, Transaction, Which, Work,
+    Begun, Body, Committed, Discard, DocumentKey, Generation, HoldState, Inbox, InboxError, Present, RecordedEffect,
+    Renewed, Row, Term, Totals, Transaction, Which, Work,
 };
 use actors::mutant::Mutant;
 use actors::order::{OrderId, Version};
@@ -211,10 +211,11 @@ impl Inbox for CheckedInbox {
         &self,
         generation: Generation,
         work: Work,
+        states: &[HoldState],
         after: Option<OrderId>,
         limit: usize,
     ) -> Result<Vec<Row>, InboxError> {
-        self.inner.held(generation, work, after, limit).await
+        self.inner.held(generation, work, states, after, limit).await
     }
 
     async fn discards(&self, order: OrderId) -> Result<Vec<Discard>, InboxError> {

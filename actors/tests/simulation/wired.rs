@@ -9,8 +9,8 @@ use actors::clock::Timestamp;
 use actors::commit::{Commit, CommitKey, StreamEnd};
 use actors::event_store::{Appended, EventStore, Group, StoreError};
 use actors::inbox::{
-    Begun, Body, Committed, Discard, DocumentKey, Generation, Inbox, InboxError, Present, RecordedEffect, Renewed, Row,
-    Term, Totals, Transaction, Which, Work,
+    Begun, Body, Committed, Discard, DocumentKey, Generation, HoldState, Inbox, InboxError, Present, RecordedEffect,
+    Renewed, Row, Term, Totals, Transaction, Which, Work,
 };
 use actors::log::{Follow, From, Log, LogError, Position};
 use actors::mutant::Mutant;
@@ -266,10 +266,11 @@ impl<P: Inbox + ?Sized + 'static> Inbox for Wired<P> {
         &self,
         generation: Generation,
         work: Work,
+        states: &[HoldState],
         after: Option<OrderId>,
         limit: usize,
     ) -> Result<Vec<Row>, InboxError> {
-        self.line.call(|| format!("held {work:?}"), self.inner.held(generation, work, after, limit)).await
+        self.line.call(|| format!("held {work:?}"), self.inner.held(generation, work, states, after, limit)).await
     }
 
     async fn discards(&self, order: OrderId) -> Result<Vec<Discard>, InboxError> {

@@ -184,9 +184,9 @@ pub(super) fn held(generation: Generation, work: Work) -> Document {
     doc! { "generation": i64::from(generation.0), format!("{}.state", lane_name(work)): { "$exists": true } }
 }
 
-/// The rows behind that of `after` whose lane is held.
-pub(super) fn held_after(generation: Generation, work: Work, after: Option<OrderId>) -> Document {
-    let mut filter = held(generation, work);
+/// The rows behind that of `after` whose lane is in that state.
+pub(super) fn held_after(generation: Generation, work: Work, state: HoldState, after: Option<OrderId>) -> Document {
+    let mut filter = doc! { "generation": i64::from(generation.0), format!("{}.state", lane_name(work)): state.name() };
     // No row's id is shorter than this.
     let after = after.map_or_else(|| format!("{}/", generation.0), |order| id(generation, order));
     filter.insert("_id", doc! { "$gt": after });

@@ -142,14 +142,14 @@ fn new(name: &str) -> Document {
     }
 }
 
-/// For the lanes that are not ready, which are few: found by the time of their next attempt, and in the order of their
-/// ids. A row whose lane is ready is in none.
+/// For the lanes that are not ready, which are few: found by the time of their next attempt, and in each state in the order
+/// of their ids. A row whose lane is ready is in none.
 fn inbox_indexes() -> Vec<IndexModel> {
     let of_lane = |lane: &str| {
         let held = doc! { format!("{lane}.state"): { "$exists": true } };
         let by_time = doc! { "generation": 1, format!("{lane}.next_attempt_at"): 1 };
-        let by_id = doc! { "generation": 1, "_id": 1 };
-        [index(&format!("{lane}_held"), by_time, held.clone()), index(&format!("{lane}_by_id"), by_id, held)]
+        let by_state = doc! { "generation": 1, format!("{lane}.state"): 1, "_id": 1 };
+        [index(&format!("{lane}_held"), by_time, held.clone()), index(&format!("{lane}_by_state"), by_state, held)]
     };
     ["applying", "performing"].into_iter().flat_map(of_lane).collect()
 }
@@ -167,7 +167,7 @@ fn index(name: &str, keys: Document, only: Document) -> IndexModel {
 #[cfg(test)]
 mod tests {
     use actors::clock::Timestamp;
-    use actors::inbox::{Generation, Work};
+    use actors::inbox::{Generation, HoldState, Work};
     use actors::order::OrderId;
     use mongodb::Client;
 
@@ -201,14 +201,18 @@ mod tests {
                 queries.push((INBOX, held, rows::by_next_attempt(work)));
             }
             queries.push((INBOX, rows::held(Generation(0), work), doc! {}));
-            queries.push((INBOX, rows::held_after(Generation(0), work, Some(order)), rows::by_id()));
+            for state in HoldState::ALL {
+                queries.push((INBOX, rows::held_after(Generation(0), work, state, Some(order)), rows::by_id()));
+            }
         }
         for (collection, filter, sort) in queries {
-            let find = doc! { "find": collection, "filter": filter.clone(), "sort": sort };
+            let find = doc! { "find": collection, "filter": filter.clone(), "sort": sort.clone() };
             let explained = database.run_command(doc! { "explain": find }).await.expect("a plan");
             let planner = explained.get_document("queryPlanner").expect("a plan");
-            let stages = stages(planner.get_document("winningPlan").expect("a plan"));
-            assert_eq!(stages, ["FETCH", "IXSCAN"], "{collection}: {filter}");
+            let plan = planner.get_document("winningPlan").expect("a plan");
+            assert_eq!(stages(plan), ["FETCH", "IXSCAN"], "{collection}: {filter}");
+            let of_state = sort == rows::by_id();
+            assert!(!of_state || plan.to_string().contains("_by_state"), "{collection}: {filter}: {plan}");
         }
     }
 }

@@ -28,14 +28,14 @@ const SELECT_PAGE: &str =
 const SELECT_HELD: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM inbox INDEXED BY inbox_applying_held
-      WHERE generation = ?1 AND applying_state IS NOT NULL AND order_id > ?2 ORDER BY order_id LIMIT ?3"
+    " FROM inbox INDEXED BY inbox_applying_by_state
+      WHERE generation = ?1 AND applying_state = ?2 AND order_id > ?3 ORDER BY order_id LIMIT ?4"
 );
 const SELECT_HELD_PERFORMING: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM inbox INDEXED BY inbox_performing_held
-      WHERE generation = ?1 AND performing_state IS NOT NULL AND order_id > ?2 ORDER BY order_id LIMIT ?3"
+    " FROM inbox INDEXED BY inbox_performing_by_state
+      WHERE generation = ?1 AND performing_state = ?2 AND order_id > ?3 ORDER BY order_id LIMIT ?4"
 );
 const SELECT_DUE: &str = concat!(
     "SELECT ",
@@ -54,10 +54,10 @@ const NEXT_DUE: &str = "SELECT MIN(applying_next_attempt_at) FROM inbox INDEXED 
 const NEXT_DUE_PERFORMING: &str = "SELECT MIN(performing_next_attempt_at) FROM inbox INDEXED BY inbox_performing_due
     WHERE generation = ?1 AND performing_next_attempt_at > ?2";
 const COUNT_HELD: &str = "SELECT applying_state, COUNT(*), SUM(MAX(seen - applied, 0))
-    FROM inbox INDEXED BY inbox_applying_held
+    FROM inbox INDEXED BY inbox_applying_by_state
     WHERE generation = ?1 AND applying_state IS NOT NULL GROUP BY applying_state";
 const COUNT_HELD_PERFORMING: &str = "SELECT performing_state, COUNT(*), 0
-    FROM inbox INDEXED BY inbox_performing_held
+    FROM inbox INDEXED BY inbox_performing_by_state
     WHERE generation = ?1 AND performing_state IS NOT NULL GROUP BY performing_state";
 const SELECT_WAITING: &str = "SELECT DISTINCT order_id FROM effects INDEXED BY effects_waiting
     WHERE outcome IS NULL AND order_id > ?1 AND NOT EXISTS (
@@ -107,11 +107,11 @@ pub(super) fn page(
     select.query_map(params![generation.0, behind(after), count(limit)], row)?.collect()
 }
 
-/// The rows behind that of `after` whose lane is held, in the order of their orders.
+/// The rows behind that of `after` whose lane is in one of these states, in the order of their orders.
 pub(super) fn held(
     connection: &Connection,
     generation: Generation,
-    work: Work,
+    (work, states): (Work, &[HoldState]),
     after: Option<OrderId>,
     limit: usize,
 ) -> rusqlite::Result<Vec<Row>> {
@@ -120,7 +120,15 @@ pub(super) fn held(
         Work::Performing => SELECT_HELD_PERFORMING,
     };
     let mut select = connection.prepare_cached(sql)?;
-    select.query_map(params![generation.0, behind(after), count(limit)], row)?.collect()
+    let mut held = Vec::new();
+    for state in states {
+        for found in select.query_map(params![generation.0, state.name(), behind(after), count(limit)], row)? {
+            held.push(found?);
+        }
+    }
+    held.sort_unstable_by_key(|row| row.order);
+    held.truncate(limit);
+    Ok(held)
 }
 
 pub(super) fn due(
@@ -422,6 +430,8 @@ mod tests {
             SELECT_PAGE,
             SELECT_HELD,
             SELECT_HELD_PERFORMING,
+            COUNT_HELD,
+            COUNT_HELD_PERFORMING,
             SELECT_DUE,
             SELECT_DUE_PERFORMING,
             NEXT_DUE,

@@ -80,9 +80,9 @@ impl Filter {
         self.states.contains(&state)
     }
 
-    /// Whether any of the lanes that are counted there could be asked for.
-    fn wants_any(&self, counts: &LaneCounts) -> bool {
-        HoldState::ALL.into_iter().any(|state| self.wants(State::Held(state)) && counts.of(state) > 0)
+    /// The states of the lanes that are counted there which are asked for.
+    fn wanted_of(&self, counts: &LaneCounts) -> Vec<HoldState> {
+        HoldState::ALL.into_iter().filter(|state| self.wants(State::Held(*state)) && counts.of(*state) > 0).collect()
     }
 
     fn has_time(&self, at: Option<Timestamp>) -> bool {
@@ -330,12 +330,10 @@ impl Letters {
         let totals = self.inbox.totals(generation).await?;
         for (work, counts) in [(Work::Applying, &totals.applying), (Work::Performing, &totals.performing)] {
             // Where a million lanes wait in a state that nobody asks for, they are not looked through.
-            if !filter.wants_any(counts) {
-                continue;
-            }
+            let states = filter.wanted_of(counts);
             let mut after = None;
-            loop {
-                let rows = self.inbox.held(generation, work, after, ROWS_READ).await?;
+            while !states.is_empty() {
+                let rows = self.inbox.held(generation, work, &states, after, ROWS_READ).await?;
                 let Some(last) = rows.last() else { break };
                 after = Some(last.order);
                 let firsts = self.first_effects(&rows, work).await?;

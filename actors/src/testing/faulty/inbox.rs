@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use super::{Fate, Faulty, Write};
 use crate::clock::Timestamp;
 use crate::inbox::{
-    Begun, Body, Committed, Discard, DocumentKey, Generation, Inbox, InboxError, Present, RecordedEffect, Renewed, Row,
-    Term, Totals, Transaction, Which, Work,
+    Begun, Body, Committed, Discard, DocumentKey, Generation, HoldState, Inbox, InboxError, Present, RecordedEffect,
+    Renewed, Row, Term, Totals, Transaction, Which, Work,
 };
 use crate::order::OrderId;
 
@@ -121,11 +121,12 @@ impl<P: Inbox + ?Sized + 'static> Inbox for Faulty<P> {
         &self,
         generation: Generation,
         work: Work,
+        states: &[HoldState],
         after: Option<OrderId>,
         limit: usize,
     ) -> Result<Vec<Row>, InboxError> {
         call(&self.fate).await?;
-        self.inner.held(generation, work, after, limit).await
+        self.inner.held(generation, work, states, after, limit).await
     }
 
     async fn discards(&self, order: OrderId) -> Result<Vec<Discard>, InboxError> {
