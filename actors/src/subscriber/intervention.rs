@@ -140,20 +140,17 @@ fn number(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// The row whose lane tries `id` again at that time, with all its attempts. What became of earlier ones is kept.
+/// The row whose lane tries `id` again at that time, with all its attempts. What became of earlier ones is kept. One that
+/// contradicts the log asks the log once more, as for what is next.
 ///
 /// # Errors
 /// When that is not what is held. An attempt that is under way is left alone.
 pub fn retry(row: &Row, id: LetterId, at: Timestamp) -> Result<Row, Refused> {
     let mut hold = held(row, id)?.clone();
     hold.state = match hold.state {
-        // A gap has nothing to try until the log was asked.
-        HoldState::Gap => HoldState::Gap,
-        HoldState::Attempting
-        | HoldState::Retrying
-        | HoldState::Dead
-        | HoldState::Undecodable
-        | HoldState::Conflicting => HoldState::Retrying,
+        // There is nothing to try until the log was asked.
+        HoldState::Gap | HoldState::Conflicting => HoldState::Gap,
+        HoldState::Attempting | HoldState::Retrying | HoldState::Dead | HoldState::Undecodable => HoldState::Retrying,
     };
     hold.attempts = 0;
     hold.next_attempt_at = Some(at);
@@ -182,8 +179,8 @@ pub fn discard_event(
     decision: Decision,
 ) -> Result<(Row, Vec<EffectOutcome>, Discard), Refused> {
     let hold = at_head(row, id)?;
-    if hold.state == HoldState::Gap && id.version > row.seen {
-        // It only looks whether there is something: what is to come must not be let go before it is there.
+    if hold.state != HoldState::Conflicting && id.version > row.seen {
+        // Nobody has seen it: the lane looks whether there is something, and what is to come is not let go before it is there.
         return Err(Refused::NotHeld(id));
     }
     let there = stream.nearest.as_ref().filter(|event| event.version == id.version);
@@ -234,7 +231,7 @@ pub fn discard_effect(
         outcome: Outcome { kind: OutcomeKind::Discarded, detail: decision.reason.clone() },
         at: decision.at,
     };
-    let event_type = head_at(hold, id).map(|head| head.event_type.clone());
+    let event_type = head_at(hold, id).and_then(known_type);
     let discard = Discard { event: Some(effect.id.event), event_type, ..discard(id, None, hold, decision) };
     Ok((after, outcome, discard))
 }
@@ -299,6 +296,11 @@ fn at_head(row: &Row, id: LetterId) -> Result<&Hold, Refused> {
 /// What was written down about the head, if it is about that one.
 pub(super) fn head_at(hold: &Hold, id: LetterId) -> Option<&HeadOfLane> {
     hold.head.as_ref().filter(|head| (head.version, head.effect) == (id.version, id.effect))
+}
+
+/// The type of the event, where it was written down: with an effect it is not.
+pub(super) fn known_type(head: &HeadOfLane) -> Option<String> {
+    Some(&head.event_type).filter(|event_type| !event_type.is_empty()).cloned()
 }
 
 /// The row whose lane for performing is held for the first effect that waits, whatever was written down about its head.

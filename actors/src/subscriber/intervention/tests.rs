@@ -80,9 +80,12 @@ fn a_retry_gives_all_attempts_again_and_forgets_none() {
         (HoldState::Retrying, HoldState::Retrying),
         (HoldState::Undecodable, HoldState::Retrying),
         (HoldState::Gap, HoldState::Gap),
+        // Looked at again, it says nothing of what is behind what was applied.
+        (HoldState::Conflicting, HoldState::Gap),
     ] {
         let before = row(state);
-        let after = retry(&before, id(&before, 4), at(50)).expect("held");
+        let head = LetterId::of(&before, Work::Applying).expect("held");
+        let after = retry(&before, head, at(50)).expect("held");
         let (was, hold) = (before.applying.hold().expect("held"), after.applying.hold().expect("held"));
         assert_eq!((hold.state, hold.attempts, hold.next_attempt_at), (becomes, 0, Some(at(50))));
         assert_eq!((&hold.tried, hold.since), (&was.tried, was.since));
@@ -146,9 +149,25 @@ fn what_is_behind_a_discarded_event_is_looked_for_at_once() {
 
 #[test]
 fn a_lane_that_only_looks_whether_there_is_something_has_nothing_that_could_be_let_go() {
-    let looking = Row { seen: Version(3), ..row(HoldState::Gap) };
-    let (next, stream) = (id(&looking, 4), Stream { nearest: Some(in_log(3)), end: Version(3) });
-    assert_eq!(discard_event(&looking, next, &stream, &[], decision()).expect_err("not there"), Refused::NotHeld(next));
+    let states = [HoldState::Attempting, HoldState::Retrying, HoldState::Gap, HoldState::Dead, HoldState::Undecodable];
+    for state in states {
+        let looking = Row { seen: Version(3), ..row(state) };
+        let (next, stream) = (id(&looking, 4), Stream { nearest: Some(in_log(3)), end: Version(3) });
+        let discarded = discard_event(&looking, next, &stream, &[], decision());
+        assert_eq!(discarded.expect_err("not there"), Refused::NotHeld(next), "{state:?}");
+    }
+}
+
+/// A retry asks the log again; until it has answered nobody has seen what is next.
+#[test]
+fn after_a_retry_of_what_contradicts_the_log_no_event_to_come_is_let_go() {
+    let conflicting = Row { seen: Version(3), ..row(HoldState::Conflicting) };
+    let retried = retry(&conflicting, id(&conflicting, 3), at(9)).expect("held");
+    let next = LetterId::of(&retried, Work::Applying).expect("held");
+    let stream = Stream { nearest: Some(in_log(3)), end: Version(3) };
+    assert_eq!(discard_event(&retried, next, &stream, &[], decision()).expect_err("not there"), Refused::NotHeld(next));
+    let there = Stream { nearest: Some(in_log(3)), end: Version(3) };
+    assert!(discard_event(&conflicting, id(&conflicting, 3), &there, &[], decision()).is_ok());
 }
 
 #[test]
@@ -270,11 +289,8 @@ proptest! {
             (Err(Refused::UnderWay(_)), Ok(_)) => {
                 prop_assert_eq!(row.applying.hold().map(|hold| hold.state), Some(HoldState::Attempting));
             }
-            // It only looks whether there is something.
-            (Ok(_), Err(Refused::NotHeld(_))) => {
-                prop_assert_eq!(row.applying.hold().map(|hold| hold.state), Some(HoldState::Gap));
-                prop_assert!(id.version > row.seen);
-            }
+            // Nobody has seen it: it is not let go before it is there.
+            (Ok(_) | Err(Refused::UnderWay(_)), Err(Refused::NotHeld(_))) => prop_assert!(id.version > row.seen),
             (retried, discarded) => prop_assert!(false, "{:?} {:?}", retried, discarded),
         }
     }
