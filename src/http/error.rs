@@ -112,6 +112,9 @@ impl From<LetterError> for Problem {
                 Self::new(problem::COUNT_DIFFERS, format!("There are {present} of them now. Nothing was retried."))
                     .expected(present)
             }
+            LetterError::TooManyHeld => {
+                Self::new(problem::TOO_MANY_HELD, problem::TOO_MANY_HELD.meaning).retry_after(STORE_RETRY)
+            }
             LetterError::TooMany { most } => {
                 let reason = format!("must be at most {most}: retry them in parts, or with a greater per_second");
                 invalid(vec![FieldError { field: "count".to_owned(), reason }])

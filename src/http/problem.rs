@@ -150,6 +150,10 @@ kinds! {
     NOT_HERE: 503 "not-here", "Another process serves this",
         "This process runs without the part that answers this request.",
         "Ask another process of the deployment.";
+    TOO_MANY_HELD: 503 "too-many-held", "So much is held that it was not looked through in time",
+        "Subscribers hold so much of what was asked for that it could not be looked through in the time for one request. A \
+         part of it would be taken for all of it. Nothing was done.",
+        "Ask for less: of one subscriber, or in fewer states. docket subscribers counts what is held in each.";
     OUTCOME_UNKNOWN: 504 "outcome-unknown", "It is not known whether this happened",
         "No definite answer came in time: the command may have happened, or may still happen.",
         "Send it again with the same Idempotency-Key: it then happens once, and you learn its outcome. Without a key, read \

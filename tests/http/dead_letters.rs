@@ -120,6 +120,26 @@ impl World {
         format!("{}.2", events[0].order)
     }
 
+    /// An order at whose second event an attempt began that nobody saw end; its letter.
+    async fn attempting(&self) -> String {
+        let letter = self.dead().await;
+        let mut row = self.row(&letter);
+        let Lane::Held(hold) = &mut row.applying else { panic!("it is held") };
+        (hold.state, hold.attempts) = (HoldState::Attempting, 1);
+        let began = Failure::transient("this attempt began, and nobody knows how it ended");
+        hold.tried = vec![Attempt { at: at(2), failure: began }];
+        self.rewrite(row).await;
+        letter
+    }
+
+    /// Somebody else writes the row like that.
+    async fn rewrite(&self, row: Row) {
+        let mut transaction = Transaction::of_operator(&self.inbox.present().await.expect("an answer"));
+        let was_written_by = row.written_by;
+        transaction.rows.push(RowWrite { was_written_by, row: Row { written_by: Some(transaction.id), ..row } });
+        self.inbox.commit_now(&transaction).expect("written");
+    }
+
     /// An order whose first effect is dead, and one more waits; its letter.
     async fn dead_effect(&self) -> String {
         let events = self.order().await;
@@ -159,9 +179,10 @@ impl World {
     }
 }
 
+/// As the engine writes it down: with an effect the type of its event is not known.
 fn hold(event: &Envelope, effect: Option<u32>) -> Hold {
     let mut hold = Hold::new(HoldState::Dead, at(0), None);
-    let event_type = event.event_type.clone();
+    let event_type = if effect.is_some() { String::new() } else { event.event_type.clone() };
     hold.head = Some(HeadOfLane { version: event.version, event: event.id, event_type, effect });
     hold.keep(Attempt { at: at(1), failure: failure() });
     hold
@@ -203,6 +224,8 @@ async fn what_is_held_is_listed_with_what_went_wrong_and_what_can_be_done() {
     assert!(letter["next"].as_str().is_some_and(|next| next.contains("not tried again by itself")));
     let letter = letters.iter().find(|letter| letter["id"] == effect).expect("the effect");
     assert_eq!((&letter["effect"], &letter["waiting_behind"]), (&json!(0), &json!(1)));
+    assert_eq!(letter["event_type"], "order.item_added", "the log says what asked for it");
+    assert_eq!(world.get("?type=order.item_added").await.json()["count"], 2);
     let letter = letters.iter().find(|letter| letter["state"] == "unreadable").expect("the message");
     assert_eq!((&letter["error"], &letter["actions"], &letter["order"]), (&json!("no JSON"), &json!([]), &Value::Null));
     let group = listed["groups"].as_array().expect("groups").first().expect("one").clone();
@@ -221,6 +244,31 @@ async fn what_is_held_is_listed_with_what_went_wrong_and_what_can_be_done() {
     world.broker_away.0.store(true, Ordering::SeqCst);
     let listed = world.get("").await.json();
     assert_eq!((&listed["count"], &listed["trouble"]), (&json!(2), &json!("the broker is away: told to")));
+}
+
+#[actix_web::test]
+async fn what_may_end_the_process_is_offered_to_be_let_go_and_never_run_only_to_see() {
+    let world = World::start();
+    let letter = world.attempting().await;
+    let path = format!("/diary/{letter}");
+    let listed = world.get("?state=attempting").await.json();
+    assert_eq!((&listed["count"], &listed["retryable"]), (&json!(1), &json!(0)));
+    assert_eq!(listed["dead_letters"][0]["actions"], json!(["discard"]));
+    assert_eq!(world.get(&path).await.json()["actions"], json!(["discard"]));
+    for body in [json!({"dry_run": true}), json!({})] {
+        world.post(&format!("{path}/retry"), body).await.is(409, "letter-busy");
+    }
+    // It was followed, and failed in another way since.
+    let mut row = world.row(&letter);
+    let Lane::Held(hold) = &mut row.applying else { panic!("it is held") };
+    hold.state = HoldState::Dead;
+    hold.keep(Attempt { at: at(3), failure: failure() });
+    world.rewrite(row).await;
+    assert_eq!(world.get(&path).await.json()["actions"], json!(["retry", "discard"]));
+    let dry = world.post(&format!("{path}/retry"), json!({"dry_run": true})).await.json();
+    assert_eq!(dry["outcome"], "ends_processes", "{dry}");
+    let discarded = world.post(&format!("{path}/discard"), json!({"reason": "it ends processes"})).await.json();
+    assert_eq!(discarded["discarded"], true, "{discarded}");
 }
 
 #[actix_web::test]

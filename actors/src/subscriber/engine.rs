@@ -65,7 +65,7 @@ use crate::order::{OrderId, Version};
 
 pub use aside::{HandledAside, Run};
 pub use effects::LOADED_PER_ORDER as EFFECTS_PER_ORDER_MAX;
-pub(crate) use failing::has_ended_processes;
+pub(crate) use failing::may_end_processes;
 pub use queue::{Receipt, Session};
 
 /// Places in the log that heads have passed are stored that often when nothing else is written.

@@ -15,16 +15,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Recipient;
-use sha2::{Digest, Sha256};
-use tokio::time::timeout;
-
 pub use dry_run::{Change, DryRun, WouldApply};
 pub use retrying::{PER_SECOND_MAX, RETRIES_MAX, Retried, RetryAll, SPREAD_MAX, Tried};
+use sha2::{Digest, Sha256};
 pub use survey::{Entry, Filter, GroupCount, Listed, Place, State};
 pub use unreadable::{SetAside, Unreadable};
 
 use super::actor::present::Changed;
 use super::batch::Handling;
+use super::engine::may_end_processes;
 use super::intervention::{self, InLog, Stream};
 pub use super::intervention::{Decision, LetterId, NotALetterId, REASON_CHARS_MAX, Refused};
 use crate::clock::{Clock, Timestamp};
@@ -44,10 +43,12 @@ const ATTEMPTS_MAX: u32 = 10;
 /// How often a transaction is given to the store whose outcome it does not know.
 const COMMITS_MAX: u32 = 5;
 const COMMIT_AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// How long the actor has to take notice: the decision is stored.
-const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// More effects of an order do not wait: beyond `effects_max` its events do.
 const EFFECTS_READ_MAX: usize = 100_000;
+/// Bytes of effects behind a letter that are read to name them: those of a few large ones are enough.
+const BEHIND_BYTES_MAX: usize = 1 << 20;
+/// How many more of them are read at once.
+const BEHIND_READ: usize = 10;
 /// Commits of an order that are asked for at once.
 const COMMITS_READ: usize = 64;
 
@@ -138,12 +139,34 @@ pub enum LetterError {
         /// How many there are.
         present: u64,
     },
+    /// So much is held that it was not looked through in time. Nothing was done.
+    #[error("so much is held that it was not looked through in time")]
+    TooManyHeld,
     /// There are more than are retried at once, or than the rate gets through in time. Nothing was done.
     #[error("that is too many at once: at most {most}")]
     TooMany {
         /// How many it can be.
         most: u64,
     },
+}
+
+/// Whether a transaction is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Yes,
+    /// Somebody was faster.
+    No,
+}
+
+/// Tells the actor when it is dropped.
+pub(super) struct Telling<'a>(&'a Recipient<Changed>);
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        // A sender of its own has a place in the mailbox, whatever waits there, and nobody need wait until the message is
+        // handled. An actor that is down reads the store when it begins.
+        drop(self.0.clone().try_send(Changed));
+    }
 }
 
 /// A row with what is at the head of one of its lanes.
@@ -197,7 +220,7 @@ impl Letter {
         let head = intervention::head_at(&hold, id);
         let of_effect = first.filter(|first| LetterId::of_effect(first) == id).map(|first| first.id.event);
         let event = head.map(|head| head.event).or(of_effect);
-        let event_type = head.map(|head| head.event_type.clone());
+        let event_type = head.and_then(intervention::known_type);
         let waiting_behind = match work {
             Work::Applying => u64::from(row.seen.0.saturating_sub(id.version.0)),
             Work::Performing => u64::from(row.effects_waiting.saturating_sub(1)),
@@ -218,6 +241,19 @@ impl Letter {
     /// When it was tried last.
     pub fn last_attempt_at(&self) -> Option<Timestamp> {
         self.hold.tried.last().map(|attempt| attempt.at)
+    }
+
+    /// Whether there is an event in the log that it is about. At a gap there is none, or another.
+    fn is_of_event_in_log(&self) -> bool {
+        match self.hold.state {
+            HoldState::Attempting | HoldState::Retrying | HoldState::Dead | HoldState::Undecodable => true,
+            HoldState::Gap | HoldState::Conflicting => false,
+        }
+    }
+
+    /// Whether an attempt at it ended the process, or may have: then the handler does not run for it only to see.
+    pub fn may_end_processes(&self) -> bool {
+        may_end_processes(&self.hold)
     }
 
     /// Whether it may be tried again: not while an attempt is under way. It can be discarded all the same.
@@ -262,7 +298,7 @@ impl Letters {
                 behind.map(|event| Behind::of_event(event)).collect()
             }
             Work::Performing => {
-                let waiting = self.inbox.effects(vec![id.order], Which::Waiting, BEHIND_SHOWN_MAX + 1).await?;
+                let waiting = self.waiting_behind(id.order).await?;
                 waiting.iter().skip(1).map(|effect| Behind::of_effect(effect, events)).collect()
             }
         };
@@ -312,8 +348,17 @@ impl Letters {
                 }
                 None => {
                     let stream = self.stream(id).await?;
-                    // All of them: what is not in the log any more is not performed either.
-                    let waiting = self.inbox.effects(vec![id.order], Which::Waiting, EFFECTS_READ_MAX).await?;
+                    let waiting = match found.letter.hold.state {
+                        // All of them: what is not in the log any more is not performed either.
+                        HoldState::Conflicting => {
+                            self.inbox.effects(vec![id.order], Which::Waiting, EFFECTS_READ_MAX).await?
+                        }
+                        HoldState::Attempting
+                        | HoldState::Retrying
+                        | HoldState::Gap
+                        | HoldState::Dead
+                        | HoldState::Undecodable => Vec::new(),
+                    };
                     let (row, outcomes, discard) =
                         intervention::discard_event(&found.row, id, &stream, &waiting, decision.clone())?;
                     transaction.outcomes.extend(outcomes);
@@ -356,6 +401,19 @@ impl Letters {
         Ok(Found { present, row, letter, effect })
     }
 
+    /// The order's first effects that wait: as many as are shown behind a letter, or fewer where they are large.
+    async fn waiting_behind(&self, order: OrderId) -> Result<Vec<RecordedEffect>, InboxError> {
+        let mut limit = 1 + BEHIND_READ;
+        loop {
+            let waiting = self.inbox.effects(vec![order], Which::Waiting, limit).await?;
+            let bytes: usize = waiting.iter().map(|effect| effect.effect.body.len()).sum();
+            if waiting.len() < limit || limit > BEHIND_SHOWN_MAX || bytes > BEHIND_BYTES_MAX {
+                return Ok(waiting);
+            }
+            limit += BEHIND_READ;
+        }
+    }
+
     async fn first_effect(&self, order: OrderId) -> Result<Option<RecordedEffect>, InboxError> {
         Ok(self.inbox.effects(vec![order], Which::Waiting, 1).await?.into_iter().next())
     }
@@ -366,50 +424,62 @@ impl Letters {
         id: LetterId,
         mut change: impl AsyncFnMut(&Found, &mut Transaction) -> Result<(), LetterError>,
     ) -> Result<(), LetterError> {
+        let _telling = self.telling();
         for _ in 0..ATTEMPTS_MAX {
             let found = self.find(id).await?;
             let mut transaction = Transaction::of_operator(&found.present);
             change(&found, &mut transaction).await?;
-            if self.commit(transaction).await?.is_empty() {
-                self.tell().await;
+            if self.commit(transaction).await? == Written::Yes {
                 return Ok(());
             }
         }
         Err(LetterError::Contended)
     }
 
-    /// Commits it, and gives the orders whose rows had changed: nothing is written then.
-    async fn commit(&self, transaction: Transaction) -> Result<Vec<OrderId>, InboxError> {
+    /// Commits it, unless somebody was faster.
+    ///
+    /// # Errors
+    /// [`InboxError::Unknown`] when it may be written; after any other error it certainly is not.
+    async fn commit(&self, transaction: Transaction) -> Result<Written, InboxError> {
         let transaction = Arc::new(transaction);
-        let mut asked = 0;
-        let committed = loop {
-            asked += 1;
-            match self.inbox.commit(Arc::clone(&transaction)).await {
-                Err(InboxError::Unknown(_)) if asked < COMMITS_MAX => tokio::time::sleep(COMMIT_AGAIN_AFTER).await,
-                answer => break answer?,
+        let mut unknown = None;
+        for nth in 0..COMMITS_MAX {
+            if nth > 0 {
+                tokio::time::sleep(COMMIT_AGAIN_AFTER).await;
             }
-        };
-        let fenced = match committed {
-            Committed::Written => Vec::new(),
-            Committed::Fenced(_) if asked > 1 && self.is_stored(&transaction).await? => Vec::new(),
-            Committed::Fenced(orders) => orders,
-            // Another generation is the present one.
-            Committed::Superseded => transaction.rows.iter().map(|write| write.row.order).collect(),
-        };
-        Ok(fenced)
+            match (self.inbox.commit(Arc::clone(&transaction)).await, unknown.take()) {
+                (Ok(Committed::Written), _) => return Ok(Written::Yes),
+                // Superseded: another generation is the present one.
+                (Ok(Committed::Fenced(_) | Committed::Superseded), None) => return Ok(Written::No),
+                (Ok(Committed::Fenced(_) | Committed::Superseded), Some(unknown)) => {
+                    return self.was_written(&transaction).await.ok_or(unknown);
+                }
+                (Err(error @ InboxError::Unknown(_)), _) => unknown = Some(error),
+                // This time it certainly was not, but before it may have been.
+                (Err(_), Some(before)) => unknown = Some(before),
+                (Err(error), None) => return Err(error),
+            }
+        }
+        Err(unknown.unwrap_or_else(|| InboxError::Unknown("it was not asked".to_owned())))
     }
 
-    /// Tells the actor of this process; in others it is seen.
-    async fn tell(&self) {
-        // One that is down reads the store when it begins.
-        let _ = timeout(TOLD_WITHIN, self.told.send(Changed)).await;
-    }
-
-    /// Whether a transaction of unknown outcome was stored: then a row carries its id.
-    async fn is_stored(&self, transaction: &Transaction) -> Result<bool, InboxError> {
+    /// Whether a transaction of unknown outcome that is refused now was stored before. `None`: nobody knows.
+    async fn was_written(&self, transaction: &Transaction) -> Option<Written> {
         let orders = transaction.rows.iter().map(|write| write.row.order).collect();
-        let rows = self.inbox.rows(transaction.generation, orders).await?;
-        Ok(rows.iter().any(|row| row.written_by == Some(transaction.id)))
+        let rows = self.inbox.rows(transaction.generation, orders).await.ok()?;
+        if rows.iter().any(|row| row.written_by == Some(transaction.id)) {
+            return Some(Written::Yes);
+        }
+        // Somebody has written the row since, or instead. A decision stays where it is.
+        let decided = transaction.discards.first()?;
+        let kept = self.inbox.discards(decided.order).await.ok()?;
+        Some(if kept.contains(decided) { Written::Yes } else { Written::No })
+    }
+
+    /// Tells the actor of this process to look at its store, at the end of whatever begins now: also when that has failed or
+    /// was given up, for it may be done all the same. In other processes it is seen.
+    pub(super) fn telling(&self) -> Telling<'_> {
+        Telling(&self.told)
     }
 
     /// The order's events from the commit on that holds a version (or its last one): more than `count` behind that

@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod looking;
+mod unclear;
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,17 +29,20 @@ use actors::subscriber::letters::{
 use actors::subscriber::{Cause, Documents, Event, Outcome, Registered, Settings, Subscriber};
 use actors::supervisor::{Child, Ledger, Node, Policy, Strategy, Supervisor};
 use actors::testing::commits::{commit, commit_with, first, group};
+use actors::testing::faulty::{Fate, Faults, Faulty};
 use actors::testing::inbox::{Fault, MemoryInbox};
 use actors::testing::memory::Memory;
 use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio::time::Instant;
 
 /// Writes down every version in the order's document, and asks for an effect for each; or fails.
 #[derive(Default)]
 struct Diary {
     fails: AtomicBool,
     panics: AtomicBool,
+    performs_nothing: AtomicBool,
     performed: Mutex<Vec<(OrderId, Version)>>,
 }
 
@@ -60,6 +66,9 @@ impl Subscriber for Shared {
     }
 
     async fn perform(&self, _: &u32, cause: &Cause) -> Result<Outcome, Failure> {
+        if self.0.performs_nothing.load(Ordering::SeqCst) {
+            return Err(Failure::permanent("nothing"));
+        }
         self.0.performed.lock().unwrap().push((cause.order, cause.version));
         Ok(Outcome { kind: OutcomeKind::Performed, detail: String::new() })
     }
@@ -70,6 +79,8 @@ struct World {
     inbox: MemoryInbox,
     diary: Arc<Diary>,
     clock: Arc<dyn Clock>,
+    /// What happens to what the subscriber and its operators ask of the inbox.
+    fate: Arc<Fate>,
 }
 
 fn at(millis: i64) -> Timestamp {
@@ -88,20 +99,23 @@ fn another_place() -> Failure {
     Failure::transient("another")
 }
 
+/// As the engine writes it down: with an effect the type of its event is not known.
 fn head(event: &actors::event::Envelope, effect: Option<u32>) -> HeadOfLane {
-    HeadOfLane { version: event.version, event: event.id, event_type: event.event_type.clone(), effect }
+    let event_type = if effect.is_some() { String::new() } else { event.event_type.clone() };
+    HeadOfLane { version: event.version, event: event.id, event_type, effect }
 }
 
 impl World {
     fn new() -> Self {
         let clock = Arc::new(TokioClock::starting_at(at(0)));
-        Self { memory: Memory::new(), inbox: MemoryInbox::default(), diary: Arc::default(), clock }
+        let fate = Fate::new(1, Faults::default());
+        Self { memory: Memory::new(), inbox: MemoryInbox::default(), diary: Arc::default(), clock, fate }
     }
 
     /// The subscriber, which is started only when its child is.
     fn subscriber(&self) -> (Child, SubscriberHandle) {
         let ports = Ports {
-            inbox: Arc::new(self.inbox.clone()),
+            inbox: Arc::new(Faulty::new(Arc::new(self.inbox.clone()), Arc::clone(&self.fate))),
             source: Source::Log(Arc::new(self.memory.clone())),
             history: Arc::new(self.memory.clone()),
             clock: Arc::clone(&self.clock),
@@ -154,6 +168,14 @@ impl World {
         self.inbox.commit_now(&transaction).unwrap();
     }
 
+    /// Somebody else writes the row like that.
+    fn rewrite(&self, row: Row) {
+        let mut transaction = Transaction::of_operator(&self.inbox.present_now());
+        let was_written_by = row.written_by;
+        transaction.rows.push(RowWrite { was_written_by, row: Row { written_by: Some(transaction.id), ..row } });
+        self.inbox.commit_now(&transaction).unwrap();
+    }
+
     fn row(&self, order: OrderId) -> Row {
         self.inbox.rows_now(&[order]).remove(0)
     }
@@ -191,7 +213,16 @@ fn run<T>(test: impl Future<Output = T>) -> T {
 }
 
 async fn list(letters: &Letters, filter: &Filter) -> Listed {
-    Letters::list(std::slice::from_ref(letters), None, filter, None, 100).await.unwrap()
+    Letters::list(std::slice::from_ref(letters), None, filter, (None, 100), in_a_minute()).await.unwrap()
+}
+
+/// With what the broker has set aside.
+async fn list_beside(letters: &[Letters], set_aside: &dyn SetAside, filter: &Filter) -> Listed {
+    Letters::list(letters, Some(set_aside), filter, (None, 10), in_a_minute()).await.unwrap()
+}
+
+fn in_a_minute() -> Instant {
+    Instant::now() + Duration::from_secs(60)
 }
 
 fn ids(listed: &Listed) -> Vec<String> {
@@ -203,7 +234,7 @@ fn decision() -> Decision {
 }
 
 fn many(filter: Filter, count: u64, per_second: u32) -> RetryAll {
-    RetryAll { filter, count, per_second, until: tokio::time::Instant::now() + Duration::from_secs(60) }
+    RetryAll { filter, count, per_second, until: in_a_minute() }
 }
 
 #[test]
@@ -220,7 +251,8 @@ fn what_waits_for_a_person_is_listed_page_by_page_the_latest_first_with_what_all
         let (mut after, mut seen, mut times): (Option<Place>, HashSet<String>, Vec<i64>) = Default::default();
         loop {
             let filter = Filter::default();
-            let page = Letters::list(std::slice::from_ref(&letters), None, &filter, after, 2).await.unwrap();
+            let page =
+                Letters::list(std::slice::from_ref(&letters), None, &filter, (after, 2), in_a_minute()).await.unwrap();
             assert_eq!((page.count, page.retryable), (9, 9));
             let groups: Vec<_> = page.groups.iter().map(|group| (group.count, group.example.as_str())).collect();
             assert_eq!(groups, [(8, "one"), (1, "another")]);
@@ -262,6 +294,7 @@ fn each_filter_leaves_out_what_it_says() {
         let of_type = |event_type: &str| Filter { event_type: Some(event_type.to_owned()), ..all.clone() };
         assert_eq!(list(&letters, &of_type("order.item_added")).await.count, 2);
         assert_eq!(list(&letters, &of_type("order.paid")).await.count, 0);
+        world.held_effects(1).await;
     });
 }
 
@@ -366,10 +399,31 @@ fn a_dry_run_says_what_would_come_of_it_and_leaves_nothing() {
 fn what_ended_the_process_is_not_tried_dry() {
     run(async {
         let world = World::new();
-        let ended = Failure::permanent("the process ended 5 times while this was attempted");
-        let id = world.held(HoldState::Dead, 1, 10, ended).await;
         world.diary.panics.store(true, Ordering::SeqCst);
-        assert_eq!(world.letters().dry_run(id).await.unwrap(), DryRun::EndsProcesses);
+        for ended in
+            ["the process ended 5 times while this was attempted", "this attempt began, and nobody knows how it ended"]
+        {
+            let id = world.held(HoldState::Dead, 1, 10, Failure::permanent(ended)).await;
+            assert_eq!(world.letters().dry_run(id).await.unwrap(), DryRun::EndsProcesses);
+            // Another failure since does not make it harmless.
+            let mut row = world.row(id.order);
+            let Lane::Held(hold) = &mut row.applying else { panic!("it is held") };
+            hold.keep(failed(one_place()));
+            world.rewrite(row);
+            assert_eq!(world.letters().dry_run(id).await.unwrap(), DryRun::EndsProcesses, "{ended}");
+        }
+    });
+}
+
+#[test]
+fn what_is_attempted_or_was_when_a_process_ended_is_not_tried_dry() {
+    run(async {
+        let world = World::new();
+        let began = Failure::transient("this attempt began, and nobody knows how it ended");
+        let id = world.held(HoldState::Attempting, 1, 10, began).await;
+        world.diary.panics.store(true, Ordering::SeqCst);
+        let run = world.letters().dry_run(id).await;
+        assert!(matches!(run, Err(LetterError::Refused(Refused::UnderWay(busy))) if busy == id), "{run:?}");
     });
 }
 
@@ -475,7 +529,7 @@ fn a_dry_run_of_many_adds_up_what_would_come_of_them() {
         world.diary.fails.store(true, Ordering::SeqCst);
         let tried = Letters::try_all(&letters, &asked).await.unwrap();
         assert_eq!((tried.applied, tried.failed, tried.groups.len(), tried.groups[0].count), (0, 20, 1, 20));
-        let over = RetryAll { until: tokio::time::Instant::now(), ..asked };
+        let over = RetryAll { until: Instant::now(), ..asked };
         assert_eq!(Letters::try_all(&letters, &over).await.unwrap().left, 21);
         assert_eq!(Letters::retry_all(&letters, &over).await.unwrap().left, 21);
         assert_eq!(list(&letters[0], &Filter::default()).await.count, 21, "nothing was retried");
@@ -502,15 +556,15 @@ fn what_nobody_can_read_is_listed_beside_and_a_broker_that_is_away_hides_nothing
         let message = |body: &str| Unreadable::new(body.as_bytes(), None, "no JSON".to_owned(), Some(at(20)));
         let messages = Messages(Ok(vec![message("a"), message("a"), message("b")]));
         let filter = Filter::default();
-        let listed = Letters::list(&letters, Some(&messages), &filter, None, 10).await.unwrap();
+        let listed = list_beside(&letters, &messages, &filter).await;
         assert_eq!((listed.count, listed.retryable, listed.entries.len()), (4, 1, 4));
         assert!(matches!(listed.entries[0], Entry::Unreadable { .. }) && listed.trouble.is_none());
         let group = Filter { group: Some(Unreadable::group()), ..Filter::default() };
-        assert_eq!(Letters::list(&letters, Some(&messages), &group, None, 10).await.unwrap().count, 3);
+        assert_eq!(list_beside(&letters, &messages, &group).await.count, 3);
         let dead = Filter { states: vec![State::Held(HoldState::Dead)], ..Filter::default() };
-        assert_eq!(Letters::list(&letters, Some(&messages), &dead, None, 10).await.unwrap().count, 1);
+        assert_eq!(list_beside(&letters, &messages, &dead).await.count, 1);
         let away = Messages(Err(BrokerError::Away("told to".to_owned())));
-        let listed = Letters::list(&letters, Some(&away), &filter, None, 10).await.unwrap();
+        let listed = list_beside(&letters, &away, &filter).await;
         assert_eq!((listed.count, listed.trouble.as_deref()), (1, Some("the broker is away: told to")));
     });
 }

@@ -119,7 +119,7 @@ impl LetterView {
             next_attempt_at: letter.hold.next_attempt_at,
             waiting_behind: letter.waiting_behind,
             next: next(letter),
-            actions: if letter.is_at_rest() { &["retry", "dry_run", "discard"] } else { &["discard"] },
+            actions: actions(letter),
         }
     }
 
@@ -148,6 +148,14 @@ impl LetterView {
                     .to_owned(),
             actions: &[],
         }
+    }
+}
+
+fn actions(letter: &Letter) -> &'static [&'static str] {
+    match (letter.is_at_rest(), letter.may_end_processes()) {
+        (false, _) => &["discard"],
+        (true, true) => &["retry", "discard"],
+        (true, false) => &["retry", "dry_run", "discard"],
     }
 }
 
@@ -385,7 +393,7 @@ impl DryRunView {
             ),
             DryRun::EndsProcesses => of(
                 "ends_processes",
-                "Attempts at it ended the process each time: a dry run would end this one, so it was not made.",
+                "An attempt at it ended the process, or may have: a dry run could end this one, so it was not made.",
             ),
             DryRun::Effect(body) => Self {
                 effects: Some(raw(&body).into_iter().collect()),
@@ -440,8 +448,10 @@ pub(super) struct RetriedView {
 }
 
 impl RetriedView {
-    pub(super) fn of(Retried { retried, changed, left, trouble, last_at }: Retried, per_second: u32) -> Self {
-        let next = if left == 0 {
+    pub(super) fn of(Retried { retried, changed, left, trouble, last_at, resting }: Retried, per_second: u32) -> Self {
+        let next = if resting {
+            "A subscriber rests: what is due when it goes on is tried at once then, however many per second was said."
+        } else if left == 0 {
             "What is handled is gone from the list; what fails again comes back to it after its attempts."
         } else {
             "List them again, and retry what is left with its count."

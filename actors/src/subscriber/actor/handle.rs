@@ -125,8 +125,9 @@ impl SubscriberHandle {
     /// # Errors
     /// When its store did not take it: nothing is changed, or nobody knows, and it may be told again.
     pub async fn pause(&self, paused: bool) -> Result<(), InboxError> {
+        let telling = self.letters.telling();
         self.inbox.set_paused(paused).await?;
-        self.changed().await;
+        drop(telling);
         let obeys = |status: &SubscriberStatus| {
             !status.state.is_at_work() || paused == (status.state == SubscriberState::Paused)
         };

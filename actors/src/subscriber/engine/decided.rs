@@ -1,7 +1,7 @@
 //! What operators decide while something is under way: an effect that they let go of has its outcome, whatever its attempt
 //! says later; and a lane that is held for an effect that is done with goes on.
 
-use super::failing::effect_head;
+use super::failing::{effect_head, is_same};
 use super::{Engine, Performed};
 use crate::clock::Timestamp;
 use crate::inbox::{Lane, Row};
@@ -32,7 +32,7 @@ impl Engine {
     fn is_decided(&self, performed: &Performed, row: &Row) -> bool {
         let effect = &performed.effect.effect;
         let is_held = |lane: &Lane| {
-            lane.hold().is_some_and(|hold| hold.head.as_ref().is_none_or(|head| *head == effect_head(effect)))
+            lane.hold().is_some_and(|hold| hold.head.as_ref().is_none_or(|head| is_same(head, &effect_head(effect))))
         };
         let let_go = effect.version > row.applied || self.effects.is_let_go(effect.order);
         let_go || (self.effects.was_held(effect) && !is_held(&row.performing))

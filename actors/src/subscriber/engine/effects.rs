@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::failing::effect_head;
+use super::failing::{effect_head, is_same};
 use crate::clock::Timestamp;
 use crate::inbox::{HeadOfLane, NewEffect, RecordedEffect, Row};
 use crate::order::OrderId;
@@ -289,7 +289,7 @@ impl Effects {
 
     /// Whether the effect was what its lane was held for when that came here.
     pub(super) fn was_held(&self, effect: &NewEffect) -> bool {
-        self.heads.get(&effect.order) == Some(&effect_head(effect))
+        self.heads.get(&effect.order).is_some_and(|head| is_same(head, &effect_head(effect)))
     }
 
     /// The outcome of the order's effect is stored: the next one may follow. Says whether one is loaded.
@@ -426,6 +426,18 @@ mod tests {
         effects.listed(&[], limit);
         assert!(effects.add_due(order, None));
         assert_eq!(effects.load(), Some(vec![order]), "nobody would ask for it again");
+    }
+
+    #[test]
+    fn what_a_lane_was_held_for_is_known_whatever_was_written_down_of_its_event() {
+        let order = OrderId::generate();
+        let [effect] = &recorded(order, 1)[..] else { panic!("one") };
+        for event_type in ["", "order.paid"] {
+            let mut effects = listed(100, 1);
+            let head = HeadOfLane { event_type: event_type.to_owned(), ..effect_head(&effect.effect) };
+            assert!(effects.add_due(order, Some(&head)));
+            assert!(effects.was_held(&effect.effect), "{event_type}");
+        }
     }
 
     #[test]

@@ -40,6 +40,11 @@ pub(super) fn effect_head(effect: &NewEffect) -> HeadOfLane {
     }
 }
 
+/// Whether both are the same thing. Of which type its event is, is told to people, and may not be known.
+pub(super) fn is_same(one: &HeadOfLane, other: &HeadOfLane) -> bool {
+    (one.version, one.event, one.effect) == (other.version, other.event, other.effect)
+}
+
 /// Whether nothing is known of an earlier attempt at the same thing. One that has begun and has not ended is this one.
 pub(super) fn is_first_attempt(lane: &Lane, head: &HeadOfLane) -> bool {
     let about_it = lane.hold().filter(|hold| is_about(hold, Kind::Attempts, Some(head)));
@@ -90,7 +95,7 @@ pub(super) fn begun(before: &Lane, head: HeadOfLane, unclean: bool, now: Timesta
         hold.attempts = hold.attempts.saturating_add(1);
     }
     (hold.state, hold.next_attempt_at) = (HoldState::Attempting, Some(now));
-    keep(hold, Failure::transient("this attempt began, and nobody knows how it ended"), now)
+    keep(hold, Failure::transient(ATTEMPT_BEGAN), now)
 }
 
 /// Whether the process has ended so often while it attempted this that nobody tries it again.
@@ -100,12 +105,15 @@ pub(super) fn ends_processes(lane: &Lane, event: EventId, attempts_max: u32) -> 
     hold.is_some_and(|hold| hold.attempts >= attempts_max)
 }
 
+/// What is known of an attempt that has not ended.
+const ATTEMPT_BEGAN: &str = "this attempt began, and nobody knows how it ended";
 /// How the failure begins of what ends processes.
 const PROCESS_ENDED: &str = "the process ended";
 
-/// Whether that is what became of it.
-pub(crate) fn has_ended_processes(hold: &Hold) -> bool {
-    hold.failure().is_some_and(|failure| failure.text.starts_with(PROCESS_ENDED))
+/// Whether an attempt at it ended the process, or may have.
+pub(crate) fn may_end_processes(hold: &Hold) -> bool {
+    let ended = |text: &str| text == ATTEMPT_BEGAN || text.starts_with(PROCESS_ENDED);
+    hold.tried.iter().any(|attempt| ended(&attempt.failure.text))
 }
 
 /// After attempts each of which ended the process.
@@ -203,7 +211,11 @@ impl Kind {
 }
 
 fn is_about(hold: &Hold, kind: Kind, head: Option<&HeadOfLane>) -> bool {
-    Kind::of(hold.state) == kind && hold.head.as_ref() == head
+    let same = match (&hold.head, head) {
+        (Some(one), Some(other)) => is_same(one, other),
+        (one, other) => one.is_none() && other.is_none(),
+    };
+    Kind::of(hold.state) == kind && same
 }
 
 /// The same hold when it is about the same thing; else a new one, of a lane that is held since then.

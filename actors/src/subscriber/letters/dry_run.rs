@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::{Letter, LetterError, LetterId, Letters};
+use super::{Letter, LetterError, LetterId, Letters, Refused};
 use crate::inbox::{Body, DocumentWrite, Failure, HoldState, InboxError, Work};
-use crate::subscriber::engine::{EventResult, HandledAside, has_ended_processes};
+use crate::subscriber::engine::{EventResult, HandledAside};
 
 /// What a letter would come to.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +22,7 @@ pub enum DryRun {
     NotInLog,
     /// The log contradicts what was applied: what to do about that is not for a handler to say.
     Contradicts,
-    /// Attempts at it ended the process: a dry run would end this one.
+    /// An attempt at it ended the process, or may have: a dry run could end this one.
     EndsProcesses,
     /// The effect would be performed; whether that succeeds only performing it says.
     Effect(Body),
@@ -54,7 +54,8 @@ impl Letters {
     /// Lets the handler run for what is held under that id.
     ///
     /// # Errors
-    /// When that is not held, or the store or the log did not answer.
+    /// When that is not held, an attempt at it is under way (or was, when a process ended that nobody has followed), or the
+    /// store or the log did not answer.
     pub async fn dry_run(&self, id: LetterId) -> Result<DryRun, LetterError> {
         let found = self.find(id).await?;
         if let Some(effect) = &found.effect {
@@ -63,7 +64,10 @@ impl Letters {
         if contradicts(&found.letter) {
             return Ok(DryRun::Contradicts);
         }
-        if has_ended_processes(&found.letter.hold) {
+        if !found.letter.is_at_rest() {
+            return Err(Refused::UnderWay(id).into());
+        }
+        if found.letter.may_end_processes() {
             return Ok(DryRun::EndsProcesses);
         }
         let events = self.read(id.order, id.version, 0).await?;

@@ -1,5 +1,6 @@
 //! Retries many letters at once: exactly as many as the operator was shown, and no faster than was said. The rate is
-//! written into the rows, as the time of each lane's next attempt: so it holds whoever is at work, and over restarts.
+//! written into the rows, as the time of each lane's next attempt: so it holds whoever is at work, and over restarts. While
+//! nobody is at work the time passes all the same: what is due by then begins at once.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
 use super::survey::{Filter, GroupCount};
-use super::{DryRun, Group, LetterError, LetterId, Letters, intervention, write};
+use super::{DryRun, Group, LetterError, LetterId, Letters, Written, intervention, write};
 use crate::clock::Timestamp;
 use crate::inbox::{Failure, Transaction};
 use crate::order::OrderId;
@@ -50,6 +51,8 @@ pub struct Retried {
     pub trouble: Option<String>,
     /// When the last one begins.
     pub last_at: Option<Timestamp>,
+    /// A subscriber of some of them rests: those begin when it goes on, all at once that are due by then.
+    pub resting: bool,
 }
 
 /// What a dry run of many letters found.
@@ -79,7 +82,7 @@ impl Letters {
     ///
     /// # Errors
     /// When nothing was done: there are not exactly `count`, there are more than the rate gets through in
-    /// [`SPREAD_MAX`], or a store did not answer.
+    /// [`SPREAD_MAX`], so much is held that it was not looked through in time, or a store did not answer.
     pub async fn retry_all(subscribers: &[Self], asked: &RetryAll) -> Result<Retried, LetterError> {
         let most = (u64::from(asked.per_second) * SPREAD_MAX.as_secs()).min(RETRIES_MAX);
         if asked.count > most {
@@ -89,7 +92,6 @@ impl Letters {
         let mut done = Retried { left: asked.count, ..Retried::default() };
         for (letters, orders) in found {
             let retried = letters.retry_orders(orders, asked, &mut done).await;
-            letters.tell().await;
             let Err(error) = retried else { continue };
             if done.retried == 0 {
                 return Err(error);
@@ -107,7 +109,8 @@ impl Letters {
     /// What each of them would come to, with nothing written and nothing performed.
     ///
     /// # Errors
-    /// When there are not exactly `count`, or a store did not answer.
+    /// When there are not exactly `count`, so much is held that it was not looked through in time, or a store did not
+    /// answer.
     pub async fn try_all(subscribers: &[Self], asked: &RetryAll) -> Result<Tried, LetterError> {
         let found = Self::found(subscribers, asked).await?;
         let mut tried = Tried { left: asked.count, ..Tried::default() };
@@ -132,7 +135,7 @@ impl Letters {
         for letters in subscribers {
             let mut orders: HashMap<OrderId, Vec<LetterId>> = HashMap::new();
             letters
-                .each(&asked.filter, |letter| {
+                .each(&asked.filter, asked.until, |letter| {
                     if !letter.is_at_rest() {
                         return;
                     }
@@ -152,10 +155,13 @@ impl Letters {
 
     async fn retry_orders(&self, orders: Orders, asked: &RetryAll, done: &mut Retried) -> Result<(), LetterError> {
         let begin = self.clock.now();
-        for orders in orders.chunks(ROWS_WRITTEN) {
+        let _telling = self.telling();
+        for (nth, orders) in orders.chunks(ROWS_WRITTEN).enumerate() {
             if Instant::now() >= asked.until {
                 return Ok(());
             }
+            // The first ones are due at once, not only when all are written.
+            let _telling = (nth == 0).then(|| self.telling());
             self.retry_some(orders, begin, asked.per_second, done).await?;
         }
         Ok(())
@@ -172,6 +178,7 @@ impl Letters {
         let letters: u64 = orders.iter().map(|(_, ids)| ids.len() as u64).sum();
         for _ in 0..super::ATTEMPTS_MAX {
             let present = self.inbox.present().await?;
+            done.resting |= present.paused;
             let rows = self.inbox.rows(present.generation, orders.iter().map(|(order, _)| *order).collect()).await?;
             let mut transaction = Transaction::of_operator(&present);
             let mut retried = 0;
@@ -190,7 +197,7 @@ impl Letters {
                     transaction.rows.push(write(transaction.id, row, after));
                 }
             }
-            if transaction.is_empty() || self.commit(transaction).await?.is_empty() {
+            if transaction.is_empty() || self.commit(transaction).await? == Written::Yes {
                 let last = Duration::from_secs((done.retried + retried).saturating_sub(1)) / per_second.max(1);
                 done.last_at = (retried > 0).then(|| begin.after(last)).or(done.last_at);
                 done.retried += retried;

@@ -5,17 +5,25 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::time::{Instant, timeout_at};
+
 use super::unreadable::numbered;
-use super::{Group, Letter, Letters, SetAside, Unreadable};
+use super::{Group, Letter, LetterError, Letters, SetAside, Unreadable};
 use crate::clock::Timestamp;
+use crate::event_store::StoreError;
 use crate::inbox::{FailureKind, HoldState, InboxError, LaneCounts, RecordedEffect, Row, Which, Work};
 
 /// Rows that are read at once.
 const ROWS_READ: usize = 500;
 /// Messages at the broker that are looked at.
 const MESSAGES_READ_MAX: usize = 1_000;
-/// How long the broker may take to show them.
+/// How long the broker may take to show them, for all subscribers together.
 const BROKER_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// Events that are looked up at once.
+const EVENTS_READ_AT_ONCE: usize = 16;
+/// How long the log may take to say of which types the events of a page are.
+const TYPES_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a letter can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,9 +101,13 @@ impl Filter {
 
     /// Whether that letter is asked for.
     pub fn has(&self, letter: &Letter) -> bool {
-        let of_type = self.event_type.as_ref().is_none_or(|wanted| letter.event_type.as_ref() == Some(wanted));
+        self.event_type.as_ref().is_none_or(|wanted| letter.event_type.as_ref() == Some(wanted))
+            && self.has_but_type(letter)
+    }
+
+    fn has_but_type(&self, letter: &Letter) -> bool {
         let of_group = self.group.as_ref().is_none_or(|wanted| letter.group().as_ref() == Some(wanted));
-        self.wants(State::Held(letter.hold.state)) && of_type && of_group && self.has_time(Some(letter.hold.since))
+        self.wants(State::Held(letter.hold.state)) && of_group && self.has_time(Some(letter.hold.since))
     }
 
     fn has_message(&self, message: &Unreadable) -> bool {
@@ -281,34 +293,49 @@ impl Letters {
     /// there, and keeps nothing else from being shown.
     ///
     /// # Errors
-    /// When the store of one of them did not answer: half a list would be taken for the whole.
+    /// When the store of one of them did not answer, or so much is held that it was not looked through by `until`: half a
+    /// list would be taken for the whole.
     pub async fn list(
         subscribers: &[Self],
         set_aside: Option<&dyn SetAside>,
         filter: &Filter,
-        after: Option<Place>,
-        limit: usize,
-    ) -> Result<Listed, InboxError> {
+        (after, limit): (Option<Place>, usize),
+        until: Instant,
+    ) -> Result<Listed, LetterError> {
         let (page, groups) = (BTreeMap::new(), HashMap::new());
         let mut survey = Survey { after, limit, page, groups, count: 0, retryable: 0 };
-        let mut trouble = None;
         for letters in subscribers {
-            letters.each(filter, |letter| survey.take(Entry::Held(letter))).await?;
-            if let Some(set_aside) = set_aside
-                && filter.wants(State::Unreadable)
-            {
-                match letters.unreadable(set_aside).await {
-                    Ok(messages) => {
-                        let wanted = messages.into_iter().filter(|message| filter.has_message(message));
-                        wanted.for_each(|message| {
-                            survey.take(Entry::Unreadable { subscriber: letters.name, message });
-                        });
-                    }
-                    Err(error) => trouble = Some(error),
-                }
+            letters.each(filter, until, |letter| survey.take(Entry::Held(letter))).await?;
+        }
+        let trouble = match set_aside.filter(|_| filter.wants(State::Unreadable)) {
+            Some(set_aside) => Self::take_unreadable(subscribers, set_aside, filter, &mut survey).await.err(),
+            None => None,
+        };
+        let mut listed = survey.listed(trouble);
+        // Whoever cannot learn of which type they are sees them all the same.
+        let until = until.min(Instant::now() + TYPES_WITHIN);
+        let named = timeout_at(until, Self::name_types(subscribers, &mut listed, until)).await;
+        if let Ok(Err(error)) = named {
+            tracing::debug!(%error, "of which types the events of some dead letters are is not known");
+        }
+        Ok(listed)
+    }
+
+    /// A broker that does not answer about one subscriber is not asked about the next.
+    async fn take_unreadable(
+        subscribers: &[Self],
+        set_aside: &dyn SetAside,
+        filter: &Filter,
+        survey: &mut Survey,
+    ) -> Result<(), String> {
+        let until = Instant::now() + BROKER_ANSWERS_WITHIN;
+        for letters in subscribers {
+            let messages = letters.unreadable_until(set_aside, until).await?;
+            for message in messages.into_iter().filter(|message| filter.has_message(message)) {
+                survey.take(Entry::Unreadable { subscriber: letters.name, message });
             }
         }
-        Ok(survey.listed(trouble))
+        Ok(())
     }
 
     /// The messages that nobody can read, or why they are not shown.
@@ -316,8 +343,11 @@ impl Letters {
     /// # Errors
     /// In words.
     pub async fn unreadable(&self, set_aside: &dyn SetAside) -> Result<Vec<Unreadable>, String> {
-        let asked = set_aside.unreadable(self.name, MESSAGES_READ_MAX);
-        match tokio::time::timeout(BROKER_ANSWERS_WITHIN, asked).await {
+        self.unreadable_until(set_aside, Instant::now() + BROKER_ANSWERS_WITHIN).await
+    }
+
+    async fn unreadable_until(&self, set_aside: &dyn SetAside, until: Instant) -> Result<Vec<Unreadable>, String> {
+        match timeout_at(until, set_aside.unreadable(self.name, MESSAGES_READ_MAX)).await {
             Ok(Ok(messages)) => Ok(numbered(messages)),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("the broker did not show them in time".to_owned()),
@@ -325,7 +355,15 @@ impl Letters {
     }
 
     /// Gives every letter that is asked for, in no order.
-    pub(super) async fn each(&self, filter: &Filter, mut visit: impl FnMut(Letter)) -> Result<(), InboxError> {
+    ///
+    /// # Errors
+    /// When the store did not answer, or not all of them were looked through by `until`.
+    pub(super) async fn each(
+        &self,
+        filter: &Filter,
+        until: Instant,
+        mut visit: impl FnMut(Letter),
+    ) -> Result<(), LetterError> {
         let generation = self.inbox.present().await?.generation;
         let totals = self.inbox.totals(generation).await?;
         for (work, counts) in [(Work::Applying, &totals.applying), (Work::Performing, &totals.performing)] {
@@ -335,16 +373,69 @@ impl Letters {
             while !states.is_empty() {
                 let rows = self.inbox.held(generation, work, &states, after, ROWS_READ).await?;
                 let Some(last) = rows.last() else { break };
-                after = Some(last.order);
-                let firsts = self.first_effects(&rows, work).await?;
-                for row in &rows {
-                    let first = firsts.iter().find(|first| first.effect.order == row.order);
-                    let letter = Letter::of(self.name, row, work, first);
-                    letter.filter(|letter| filter.has(letter)).into_iter().for_each(&mut visit);
+                if after.is_some() && Instant::now() >= until {
+                    return Err(LetterError::TooManyHeld);
                 }
+                after = Some(last.order);
+                self.wanted(filter, &rows, (work, until)).await?.into_iter().for_each(&mut visit);
             }
         }
         Ok(())
+    }
+
+    /// The letters of these rows that are asked for.
+    async fn wanted(
+        &self,
+        filter: &Filter,
+        rows: &[Row],
+        (work, until): (Work, Instant),
+    ) -> Result<Vec<Letter>, LetterError> {
+        let firsts = self.first_effects(rows, work).await?;
+        let letters = rows.iter().filter_map(|row| {
+            let first = firsts.iter().find(|first| first.effect.order == row.order);
+            Letter::of(self.name, row, work, first)
+        });
+        let mut letters: Vec<_> = letters.filter(|letter| filter.has_but_type(letter)).collect();
+        if filter.event_type.is_some() {
+            self.learn_types(letters.iter_mut(), until).await?;
+            letters.retain(|letter| filter.has(letter));
+        }
+        Ok(letters)
+    }
+
+    /// Of which types the events of a page are.
+    async fn name_types(subscribers: &[Self], listed: &mut Listed, until: Instant) -> Result<(), LetterError> {
+        for letters in subscribers {
+            let held = listed.entries.iter_mut().filter_map(|entry| match entry {
+                Entry::Held(letter) => Some(letter).filter(|letter| letter.subscriber == letters.name),
+                Entry::Unreadable { .. } => None,
+            });
+            letters.learn_types(held, until).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks the log of which types the events are that the letters are about, where nobody wrote that down.
+    async fn learn_types(&self, letters: impl Iterator<Item = &mut Letter>, until: Instant) -> Result<(), LetterError> {
+        let unknown = letters.filter(|letter| letter.event_type.is_none() && letter.is_of_event_in_log());
+        let learned = stream::iter(unknown).map(|letter| async move {
+            letter.event_type = self.type_of(letter).await?;
+            Ok(())
+        });
+        let mut learned = learned.buffer_unordered(EVENTS_READ_AT_ONCE);
+        while learned.try_next().await.map_err(LetterError::Log)?.is_some() {
+            if Instant::now() >= until {
+                return Err(LetterError::TooManyHeld);
+            }
+        }
+        Ok(())
+    }
+
+    async fn type_of(&self, letter: &Letter) -> Result<Option<String>, StoreError> {
+        let commits = self.history.read(letter.id.order, letter.id.version, 1).await?;
+        let mut events = commits.iter().flat_map(|commit| commit.envelopes());
+        let event = events.find(|event| event.version == letter.id.version);
+        Ok(event.filter(|event| letter.event.is_none_or(|known| known == event.id)).map(|event| event.event_type))
     }
 
     /// The first effects of lanes of which nobody wrote down what they wait for.
