@@ -56,7 +56,7 @@ async fn told_to_rest(
     paused: bool,
 ) -> Result<HttpResponse, Problem> {
     let subscriber = named(service, name)?;
-    subscriber.pause(paused).await.map_err(|error| store_away(name, &error))?;
+    subscriber.pause(paused).await.map_err(|error| not_told(name, error))?;
     let by = headers::origin(request).authid;
     tracing::info!(subscriber = name, by = &*by, "the subscriber is told to {}", if paused { "rest" } else { "go on" });
     Ok(HttpResponse::Ok().json(subscriber.figures(SystemClock.now()).await))
@@ -114,6 +114,18 @@ fn unknown(service: &Service, name: &str) -> Problem {
 
 fn order_named(order: &str) -> Result<OrderId, Problem> {
     order.parse().map_err(|_| error::no_such_order())
+}
+
+/// It may be told although nobody can say so.
+fn not_told(subscriber: &str, error: InboxError) -> Problem {
+    tracing::warn!(subscriber, %error, "the subscriber's store does not take what an operator says");
+    match error {
+        InboxError::Unknown(_) => Problem::new(
+            problem::OUTCOME_UNKNOWN,
+            "No definite answer came: it may be told. Look at its state, or say it again: twice is the same as once.",
+        ),
+        InboxError::Away(_) | InboxError::Full(_) | InboxError::Held { .. } | InboxError::Damaged(_) => error.into(),
+    }
 }
 
 fn store_away(subscriber: &str, error: &InboxError) -> Problem {

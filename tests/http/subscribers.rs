@@ -181,6 +181,18 @@ async fn while_its_store_is_away_nothing_is_promised() {
 }
 
 #[actix_web::test]
+async fn when_nobody_knows_whether_it_was_told_that_is_said() {
+    let world = World::start().await;
+    world.fate.set(Faults { unknown: 1.0, ..Faults::default() });
+    for word in ["pause", "resume", "pause"] {
+        let problem = world.ask("POST", &format!("/api/subscribers/diary/{word}")).await.is(504, "outcome-unknown");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("twice")), "{problem}");
+    }
+    world.fate.set(Faults::default());
+    assert_eq!(world.tell("pause").await["paused"], true);
+}
+
+#[actix_web::test]
 async fn an_order_shows_how_far_each_subscriber_is_what_it_set_off_and_what_was_discarded() {
     let inbox = MemoryInbox::default();
     let now = SystemClock.now();

@@ -16,6 +16,10 @@ fn away() -> InboxError {
     InboxError::Away("a fault on purpose".to_owned())
 }
 
+fn unknown() -> InboxError {
+    InboxError::Unknown("a fault on purpose".to_owned())
+}
+
 async fn call(fate: &Fate) -> Result<(), InboxError> {
     fate.delay().await;
     if fate.error() { Err(away()) } else { Ok(()) }
@@ -72,7 +76,6 @@ impl<P: Inbox + ?Sized + 'static> Inbox for Faulty<P> {
     /// A transaction whose outcome is unknown was done, is done later, or never: the same one again gives the answer.
     async fn commit(&self, transaction: Arc<Transaction>) -> Result<Committed, InboxError> {
         self.fate.delay().await;
-        let unknown = || InboxError::Unknown("a fault on purpose".to_owned());
         match self.fate.write() {
             Write::Done => self.inner.commit(transaction).await,
             Write::NotDone => Err(away()),
@@ -135,7 +138,23 @@ impl<P: Inbox + ?Sized + 'static> Inbox for Faulty<P> {
     }
 
     async fn set_paused(&self, paused: bool) -> Result<(), InboxError> {
-        call(&self.fate).await?;
-        self.inner.set_paused(paused).await
+        self.fate.delay().await;
+        match self.fate.write() {
+            Write::Done => self.inner.set_paused(paused).await,
+            Write::NotDone => Err(away()),
+            Write::DoneUnheard => {
+                self.inner.set_paused(paused).await?;
+                Err(unknown())
+            }
+            Write::DoneLater(after) => {
+                let inner = Arc::clone(&self.inner);
+                tokio::spawn(async move {
+                    tokio::time::sleep(after).await;
+                    inner.set_paused(paused).await
+                });
+                Err(unknown())
+            }
+            Write::Lost => Err(unknown()),
+        }
     }
 }
