@@ -118,7 +118,7 @@ pub fn run(serve: impl FnOnce(Config, Only) -> ExitCode) -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("docket: {error}");
+            eprintln!("docket: {}", Printable(&error));
             ExitCode::from(error.code)
         }
     }
@@ -214,10 +214,45 @@ fn text(mut table: Table) -> String {
     table.trim_fmt()
 }
 
+/// Text for a terminal, whoever wrote it: what would steer the terminal (errors, messages and panics can say anything) is
+/// written out instead. Lines stay lines.
+struct Printable<T>(T);
+
+impl<T: fmt::Display> fmt::Display for Printable<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Write::write_fmt(&mut Escaping(f), format_args!("{}", self.0))
+    }
+}
+
+struct Escaping<'a, 'f>(&'a mut fmt::Formatter<'f>);
+
+impl fmt::Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for piece in text.split_inclusive(steers) {
+            let (plain, steering) = match piece.chars().next_back().filter(|last| steers(*last)) {
+                Some(last) => (&piece[..piece.len() - last.len_utf8()], Some(last)),
+                None => (piece, None),
+            };
+            self.0.write_str(plain)?;
+            if let Some(steering) = steering {
+                // As in JSON, which this leaves what it is.
+                write!(self.0, "\\u{:04x}", u32::from(steering))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Control characters, and those that turn the direction of what is behind them.
+fn steers(character: char) -> bool {
+    let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || (character.is_control() && character != '\n' && character != '\t')
+}
+
 /// Writes a result. Whoever reads it may have read enough (`docket tree | head`): that is no failure.
 fn print(text: impl fmt::Display) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+    match writeln!(out, "{}", Printable(text)).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(CommandError::not_done(format!("cannot write the result: {error}")))
         }
@@ -227,4 +262,20 @@ fn print(text: impl fmt::Display) -> Result<(), CommandError> {
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), CommandError> {
     print(serde_json::to_string_pretty(value).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_somebody_else_wrote_steers_the_terminal() {
+        let evil = "a\u{1b}]0;owned\u{7}b\rc\u{9b}2Jd\u{7f}e\u{202e}f\u{0}";
+        let shown = format!("{}", Printable(format_args!("{evil}\n\tü🧾")));
+        let expected = r"a\u001b]0;owned\u0007b\u000dc\u009b2Jd\u007fe\u202ef\u0000";
+        assert_eq!(shown, format!("{expected}\n\tü🧾"));
+        let json = serde_json::to_string(evil).expect("JSON");
+        let shown = Printable(&json).to_string();
+        assert_eq!(serde_json::from_str::<String>(&shown).expect("still JSON"), evil);
+    }
 }

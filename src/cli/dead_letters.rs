@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use super::client::{Server, block_on};
-use super::{CommandError, Done, NOT_DONE, print, print_json, table, text};
+use super::{CommandError, Done, NOT_DONE, Printable, print, print_json, table, text};
 
 /// Columns of a terminal that tables keep to.
 const WIDTH: u16 = 100;
@@ -183,7 +183,7 @@ fn list(args: &List) -> Done {
     }
     let listed: Listed = read(&answer)?;
     if let Some(trouble) = &listed.trouble {
-        eprintln!("docket: what nobody can read is not listed: {trouble}");
+        eprintln!("docket: what nobody can read is not listed: {}", Printable(trouble));
     }
     if listed.subscribers.is_empty() {
         print("No subscriber runs there: ask a docket that runs one, with --url.")?;
@@ -255,6 +255,7 @@ fn in_one_piece(mut rows: Table, columns: &[usize]) -> Table {
 struct Discarded {
     order: String,
     version: u64,
+    effect: Option<u64>,
     by: String,
     at: String,
     next: String,
@@ -267,8 +268,9 @@ fn discard(args: &Discard) -> Done {
         print_json(&answer)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let Discarded { order, version, by, at, next } = read(&answer)?;
-    print(format_args!("Discarded event {version} of order {order}: by {by}, at {at}. {next}"))?;
+    let Discarded { order, version, effect, by, at, next } = read(&answer)?;
+    let what = effect.map(|effect| format!("effect {effect} of ")).unwrap_or_default();
+    print(format_args!("Discarded {what}event {version} of order {order}: by {by}, at {at}. {next}"))?;
     Ok(ExitCode::SUCCESS)
 }
 

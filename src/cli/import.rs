@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 use super::client::{Server, block_on, client};
-use super::{CommandError, Done, NOT_DONE, print, print_json};
+use super::{CommandError, Done, NOT_DONE, Printable, print, print_json};
 
 const PARCEL_LINES_MAX: u64 = 2_000;
 const PARCEL_BYTES_MAX: usize = 1 << 20;
@@ -107,11 +107,11 @@ impl Summary {
                 What::Imported {} => self.imported += 1,
                 What::AlreadyThere {} => self.already_there += 1,
                 What::Bad { reason } => {
-                    progress.suspend(|| eprintln!("line {line}: {reason}"));
+                    progress.suspend(|| eprintln!("line {line}: {}", Printable(&reason)));
                     self.bad.push(LineReason { line, reason });
                 }
                 What::NotDone { problem } => {
-                    progress.suspend(|| eprintln!("line {line}: not done ({problem})"));
+                    progress.suspend(|| eprintln!("line {line}: not done ({})", Printable(&problem)));
                     self.not_done.push(LineReason { line, reason: problem });
                 }
             }

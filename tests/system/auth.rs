@@ -76,6 +76,19 @@ fn commands_need_a_key(folder: &Folder, docket: &Docket, shop: &Value, watcher: 
     let right = tree(Some(text(watcher, "key")));
     assert_eq!(right.code, Some(0), "{}", right.err);
 
+    let dead_letters = |words: &[&str], made: Option<&Value>| {
+        let mut command = folder.command(&["dead-letters"]);
+        command.args(words).args(["--url", &docket.ops]);
+        Output::of(made.into_iter().fold(&mut command, |command, made| command.env("DOCKET_KEY", text(made, "key"))))
+    };
+    assert_eq!(dead_letters(&["list"], None).code, Some(4));
+    assert_eq!(dead_letters(&["list"], Some(watcher)).code, Some(0));
+    let letter = ["notification", "0199f3a0-7c1e-7000-8000-000000000000.3"];
+    for words in [&["retry"][..], &["discard", "--reason", "none"]] {
+        let said = dead_letters(&[words, &letter].concat(), Some(watcher));
+        assert_eq!((said.code, said.err.contains("ops:write")), (Some(4), true), "{words:?}: {}", said.err);
+    }
+
     let file = folder.data("watcher.key");
     std::fs::write(&file, format!("{}\n", text(watcher, "key"))).expect("written");
     let file = file.display().to_string();

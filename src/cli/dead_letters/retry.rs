@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::super::client::{Docket, Server, block_on};
-use super::super::{CommandError, Done, print, print_json, text};
+use super::super::{CommandError, Done, Printable, print, print_json, text};
 use super::{Filter, Group, Listed, One, groups, not_all_done, read};
 
 #[derive(Debug, clap::Args)]
@@ -42,7 +42,6 @@ pub(super) fn run(args: &Retry) -> Done {
 /// What became of one.
 #[derive(Deserialize)]
 struct Again {
-    id: String,
     subscriber: String,
     waiting_behind: u64,
 }
@@ -88,7 +87,7 @@ fn one(args: &Retry, subscriber: &str, id: &str) -> Done {
         return Ok(if succeeds { ExitCode::SUCCESS } else { not_all_done() });
     }
     if !args.server.json {
-        let Again { id, subscriber, waiting_behind } = read(&answer)?;
+        let Again { subscriber, waiting_behind } = read(&answer)?;
         let behind = match waiting_behind {
             0 => String::new(),
             1 => " The one behind it follows by itself.".to_owned(),
@@ -174,7 +173,7 @@ fn counted(args: &Retry, docket: &Docket) -> Result<u64, CommandError> {
     if args.dry_run || count == 0 {
         return Ok(count);
     }
-    eprintln!("{}\n", text(groups(&listed.groups)));
+    eprintln!("{}\n", Printable(text(groups(&listed.groups))));
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(CommandError::wrong(format!("there are {count}: say --count {count} to retry all of them")));
     }

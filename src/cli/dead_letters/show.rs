@@ -154,15 +154,16 @@ fn the_thing(shown: &Shown) -> Result<(), CommandError> {
     }
 }
 
+/// What can be done, each as it is typed.
 fn commands(shown: &Shown) -> String {
-    if shown.actions.is_empty() {
-        return String::new();
-    }
     let which = format!("{} {}", shown.subscriber, shown.id);
-    format!(
-        "\n  docket dead-letters retry {which} --dry-run\n  docket dead-letters retry {which}\n  docket dead-letters \
-         discard {which} --reason '…'"
-    )
+    let typed = [
+        ("dry_run", format!("retry {which} --dry-run")),
+        ("retry", format!("retry {which}")),
+        ("discard", format!("discard {which} --reason '…'")),
+    ];
+    let can_be_done = typed.iter().filter(|(action, _)| shown.actions.iter().any(|can| can == action));
+    can_be_done.map(|(_, words)| format!("\n  docket dead-letters {words}")).collect()
 }
 
 fn pretty(value: &Value) -> String {
