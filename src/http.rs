@@ -23,6 +23,7 @@ mod parameters;
 mod problem;
 mod problems;
 mod routes;
+mod streams;
 mod subscribers;
 mod unread;
 
@@ -49,13 +50,14 @@ use crate::config::{Config, millis};
 use docs::Description;
 use guard::Guard;
 pub use health::{Part, Readiness};
-use history::Streams;
 pub use openapi::document;
+use orders::Arrivals;
 use origin::Names;
 use problem::Problem;
 pub use problem::{KINDS, Kind};
 use routes::Place;
 pub use routes::{Access, Address, RouteEntry, routes};
+use streams::Streams;
 
 /// What is said of a path that an address does not have.
 pub(crate) const NO_SUCH_PATH: &str = "There is no such path.";
@@ -182,10 +184,13 @@ impl Listeners {
     }
 }
 
+/// Most streams of the operators' address: of subscribers in other processes, mostly.
+const OPERATORS_STREAMS_MAX: usize = 256;
+
 /// Two addresses that are being served.
 #[derive(Debug)]
 pub struct Server {
-    streams: Data<Streams>,
+    streams: [Data<Streams>; 2],
     handles: [ServerHandle; 2],
     running: [actix_rt::task::JoinHandle<io::Result<()>>; 2],
 }
@@ -198,11 +203,23 @@ pub fn serve(config: &Config, listeners: &Listeners, service: Data<Service>) -> 
     let (http, ops) = listeners.addresses()?;
     let (callers, operators) = (listeners.http.try_clone()?, listeners.ops.try_clone()?);
     let description = Data::new(Description::new(!config.auth.keys.is_empty()));
-    let streams = Data::new(Streams::new());
-    let callers = Site { listener: callers, names: Names::new(http, &config.http.hosts), places: routes::callers };
-    let operators = Site { listener: operators, names: Names::new(ops, &config.ops.hosts), places: routes::operators };
-    let callers = start(config, callers, service.clone(), description.clone(), streams.clone())?;
-    let operators = start(config, operators, service, description, streams.clone())?;
+    // Callers who watch their orders take no place from subscribers.
+    let streams = [config.http.streams_max as usize, OPERATORS_STREAMS_MAX].map(|max| Data::new(Streams::new(max)));
+    let [of_callers, of_operators] = streams.clone();
+    let callers = Site {
+        listener: callers,
+        names: Names::new(http, &config.http.hosts),
+        places: routes::callers,
+        streams: of_callers,
+    };
+    let operators = Site {
+        listener: operators,
+        names: Names::new(ops, &config.ops.hosts),
+        places: routes::operators,
+        streams: of_operators,
+    };
+    let callers = start(config, callers, service.clone(), description.clone())?;
+    let operators = start(config, operators, service, description)?;
     Ok(Server {
         streams,
         handles: [callers.handle(), operators.handle()],
@@ -214,7 +231,7 @@ impl Server {
     /// Takes no more connections, ends the streams, lets what is under way finish, and cuts off what is not done at the
     /// deadline.
     pub async fn stop(self, deadline: Duration) {
-        self.streams.close();
+        self.streams.iter().for_each(|streams| streams.close());
         let [callers, operators] = &self.handles;
         let drained = async { tokio::join!(callers.stop(true), operators.stop(true)) };
         if tokio::time::timeout(deadline, drained).await.is_err() {
@@ -247,25 +264,27 @@ struct Site {
     listener: TcpListener,
     names: Names,
     places: fn() -> Vec<Place>,
+    streams: Data<Streams>,
 }
 
 fn start(
     config: &Config,
-    Site { listener, names, places }: Site,
+    Site { listener, names, places, streams }: Site,
     service: Data<Service>,
     description: Data<Description>,
-    streams: Data<Streams>,
 ) -> io::Result<actix_web::dev::Server> {
     let workers = match config.http.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers as usize,
     };
+    let arrivals = Data::new(Arrivals::default());
     let guard = Arc::new(Guard::new(&config.auth, names.clone()));
     let server = HttpServer::new(move || {
         App::new()
             .wrap(edge::Edge::new(names.clone()))
             .app_data(service.clone())
             .app_data(streams.clone())
+            .app_data(arrivals.clone())
             .app_data(description.clone())
             .configure(|config| places().into_iter().for_each(|place| place.serve(&guard, config)))
             .default_service(web::to(nothing_here))

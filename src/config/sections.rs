@@ -31,6 +31,7 @@ sections! {
         hosts: Vec<String>,
         workers: u32,
         connections_max: u32,
+        streams_max: u32,
         head_timeout_ms: u64,
         body_timeout_ms: u64,
         keep_alive_ms: u64,

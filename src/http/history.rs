@@ -21,7 +21,7 @@ use super::problem::Problem;
 use super::{Service, error};
 use crate::history::wire::{self, About, FORMAT, PAGE_BYTES_MAX, PAGE_COMMITS_MAX, Page};
 
-pub(super) use follow::{Streams, follow};
+pub(super) use follow::follow;
 pub(super) use nodes::{beat, leave, list};
 
 const LIMIT_DEFAULT: usize = 100;

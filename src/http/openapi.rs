@@ -231,7 +231,13 @@ fn request_headers(path: &str, changes: bool) -> Vec<Parameter> {
             "The command is done only if the order is at this version: its ETag, a list of them, or `*`.",
             any_or("^\"[1-9][0-9]{0,8}\"(, \"[1-9][0-9]{0,8}\"){0,9}$"),
         ));
-    } else if !path.ends_with("/events") {
+    } else if path.ends_with("/events") {
+        headers.push(header(
+            orders::LAST_EVENT_ID.as_str(),
+            "The version that the reader of a stream had last: it goes on behind it, whatever `after` says.",
+            ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9]{1,9}$")),
+        ));
+    } else {
         headers.push(header(
             "If-None-Match",
             "The version that the caller has: 304 when it is still that one.",

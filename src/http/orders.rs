@@ -1,8 +1,10 @@
 //! `/orders`: place an order, move it on, read it and its trail. Decides nothing about orders: it turns a request into a
 //! command or a read, and the answer into a response.
 
+mod arrivals;
 mod query;
 mod request;
+mod stream;
 mod view;
 
 use std::time::Duration;
@@ -16,13 +18,16 @@ use actors::order::error::NotDone;
 use actors::order::{Command, Order, OrderId, Version};
 use serde::Serialize;
 
+pub(super) use arrivals::Arrivals;
 pub(crate) use query::{TrailQuery, VersionQuery};
 pub(crate) use request::{Cancel, Deliver, NewItem, NewOrder, Pay, Refund, Ship};
+pub(crate) use stream::LAST_EVENT_ID;
 pub(crate) use view::{OrderView, TrailView};
 
 use super::edge::About;
 use super::headers::Held;
 use super::problem::Problem;
+use super::streams::Streams;
 use super::{Service, body, error, headers};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -183,15 +188,30 @@ pub(super) async fn read(service: Data<Service>, request: HttpRequest) -> Result
 }
 
 /// The order's events, oldest first.
+///
+/// With `Accept: text/event-stream` as server-sent events (`id` is the version, `event` the type, `data` the event as a page
+/// has it), and then each as it happens, until the caller leaves. `Last-Event-ID`, or `after`, says where to go on; `limit`
+/// is for pages. A comment comes every 15 seconds.
 #[utoipa::path(get, path = "/orders/{id}/events", operation_id = "readTrail", tag = "orders",
     params(("id" = String, Path, format = Uuid, description = "Which order."), TrailQuery),
-    responses((status = 200, description = "A page of events.", body = TrailView)))]
-pub(super) async fn events(service: Data<Service>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    responses((status = 200, description = "A page of events, or all of them as they happen.",
+        content((TrailView = "application/json"), (String = "text/event-stream")))))]
+pub(super) async fn events(
+    service: Data<Service>,
+    streams: Data<Streams>,
+    arrivals: Data<Arrivals>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
     let id = order_read(&request)?;
+    if stream::is_asked_for(&request) {
+        return stream::open(service, streams, arrivals, &request, id).await;
+    }
+    stream::last_event(&request)?;
     let (after, limit) = query::page(request.query_string())?;
     let trail = in_time(service.limits.answer_timeout, service.orders()?.trail(id, after, limit)).await?;
     let mut response = json(StatusCode::OK, &TrailView::from(&trail));
     response.headers_mut().insert(UNSHARED.0, UNSHARED.1);
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
     Ok(response)
 }
 

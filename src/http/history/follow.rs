@@ -4,7 +4,6 @@
 //! else. When nothing happens an empty line is sent every few seconds, so that both ends notice when the other is gone.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::web::{Bytes, Data};
@@ -13,41 +12,16 @@ use actors::event_store::StoreError;
 use actors::history::{FollowHeads, History};
 use actors::log::{Follow, From, Log, LogError};
 use futures_util::{FutureExt, stream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::sleep;
 
-use super::super::error::not_done;
 use super::super::parameters::parameters;
+use super::super::streams::Streams;
 use super::{Problem, Service, failed, in_time};
 use crate::history::wire::{self, ALIVE_EVERY, FORMAT, Line, PROBLEMS};
 
-/// Most streams of an address at once.
-const STREAMS_MAX: usize = 256;
 /// Lines that are there already are sent together, up to so many bytes.
 const TOGETHER_BYTES: usize = 32 << 10;
-
-/// All streams of an address: how many there may be, and that they end with it.
-#[derive(Clone, Debug)]
-pub(in super::super) struct Streams {
-    places: Arc<Semaphore>,
-    closing: watch::Sender<bool>,
-}
-
-impl Streams {
-    pub(in super::super) fn new() -> Self {
-        Self { places: Arc::new(Semaphore::new(STREAMS_MAX)), closing: watch::Sender::new(false) }
-    }
-
-    /// Ends all of them, each after a whole line.
-    pub(in super::super) fn close(&self) {
-        self.closing.send_replace(true);
-    }
-
-    fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        place.map_err(|_| not_done(actors::order::error::NotDone::Overloaded).retry_after(ALIVE_EVERY))
-    }
-}
 
 /// Opens the log.
 pub(in super::super) async fn follow(
@@ -59,7 +33,7 @@ pub(in super::super) async fn follow(
     let log = &service.history()?.log;
     let place = streams.place()?;
     let feed = in_time(&service, Feed::open(&**log, from, events)).await?;
-    let lines = Lines { feed, closing: streams.closing.subscribe(), began: false, ended: false, _place: place };
+    let lines = Lines { feed, closing: streams.closing(), began: false, ended: false, _place: place };
     let lines = stream::unfold(lines, |mut lines| async move {
         let some = lines.next().await?;
         Some((Ok::<_, std::convert::Infallible>(some), lines))
