@@ -9,6 +9,7 @@ mod copy;
 mod dead_letters;
 #[cfg(test)]
 mod deployed;
+mod events;
 mod healthy;
 mod import;
 mod key;
@@ -16,6 +17,7 @@ mod order;
 mod restarts;
 mod subscribers;
 mod tree;
+mod verify;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -82,6 +84,13 @@ enum Command {
     /// What subscribers cannot handle: see it, try it again, let it go.
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
+    /// Print what happens to orders as it happens, or what happened.
+    Events(events::Args),
+    /// Read the whole log with the code of this program, and say which events and orders it cannot read.
+    ///
+    /// Before an upgrade, run the new program's verify against the docket that runs: --url says where. It changes nothing
+    /// there.
+    Verify(verify::Args),
     /// Take over orders of the older shape, one JSON object a line.
     ///
     /// What is there already is recognised: an import that was cut off is simply run again.
@@ -111,6 +120,8 @@ pub fn run(serve: impl FnOnce(Config, Only) -> ExitCode) -> ExitCode {
         Some(Command::Restarts(server)) => restarts::run(&server),
         Some(Command::Subscribers(args)) => subscribers::run(args),
         Some(Command::DeadLetters(command)) => dead_letters::run(command),
+        Some(Command::Events(args)) => events::run(&args),
+        Some(Command::Verify(args)) => verify::run(&args),
         Some(Command::Import(args)) => import::run(args),
         Some(Command::Copy(args)) => copy::run(args),
         Some(Command::Key(key)) => key::run(key),

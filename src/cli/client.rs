@@ -4,13 +4,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use actors::event_store::StoreError;
 use reqwest::{Client, RequestBuilder, Response, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use super::CommandError;
 use crate::auth::Secret;
+use crate::history::wire::{About, FORMAT};
+use crate::history::{Client as HistoryClient, RemoteLog};
 use crate::http::NO_SUCH_PATH;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -124,6 +128,18 @@ impl Docket {
         answer.json().await.map_err(|error| self.broke_off(&error))
     }
 
+    /// Its log, which it must have and let this key read.
+    pub(super) async fn log(&self) -> Result<RemoteLog, CommandError> {
+        let About { version, format } = self.get("history").await?;
+        if format != FORMAT {
+            return Err(CommandError::not_done(format!(
+                "{} is docket {version} and gives its history in another form ({format}; this program reads {FORMAT})",
+                self.url
+            )));
+        }
+        Ok(HistoryClient::new(self.url.as_str(), self.key.expose()).map_err(CommandError::wrong)?.log())
+    }
+
     /// What `path` answers within that time, be it good or bad news.
     pub(super) async fn look<T: DeserializeOwned>(&self, path: &str, within: Duration) -> Result<T, CommandError> {
         let answer = client()?.get(self.at(path)?).timeout(within).send().await;
@@ -185,6 +201,39 @@ impl Docket {
 
     fn broke_off(&self, error: &reqwest::Error) -> CommandError {
         CommandError::unreachable(format!("the answer of {} broke off: {}", self.url, innermost(error)))
+    }
+}
+
+/// What becomes of a command whose docket no longer gives its log.
+pub(super) fn no_log(error: StoreError) -> CommandError {
+    match error {
+        StoreError::Away(why) => CommandError::unreachable(why),
+        StoreError::Damaged(_) | StoreError::Full(_) => CommandError::not_done(error.to_string()),
+    }
+}
+
+/// A docket that is away for longer is not waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Asks until there is an answer, or the docket has been away for two minutes.
+pub(super) async fn patiently<T>(
+    ask: impl AsyncFn() -> Result<T, StoreError>,
+    say: impl Fn(&str),
+) -> Result<T, CommandError> {
+    let since = Instant::now();
+    let mut said = String::new();
+    loop {
+        match ask().await {
+            Err(StoreError::Away(why)) if since.elapsed() < PATIENCE => {
+                if why != said {
+                    say(&why);
+                    said = why;
+                }
+                sleep(AGAIN_AFTER).await;
+            }
+            answer => return answer.map_err(no_log),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use actors::history::{FollowHeads, History};
 use actors::log::{Follow, From, Log, LogError};
 use actors::order::{OrderId, Version};
 use async_trait::async_trait;
+use serde_json::value::RawValue;
 
 use super::client::Client;
 use super::follow::{Events, Heads, Stream};
@@ -29,6 +30,14 @@ impl RemoteLog {
     pub(super) fn new(client: Client) -> Self {
         Self { client }
     }
+
+    /// As [`Log::scan`], each commit as it came: for whoever looks also at what cannot be read.
+    ///
+    /// # Errors
+    /// When the order service does not answer, or cannot read its store.
+    pub async fn scan_raw(&self, after: Option<CommitKey>, limit: usize) -> Result<Vec<Box<RawValue>>, StoreError> {
+        scan(&self.client, after, limit).await
+    }
 }
 
 impl RemoteHistory {
@@ -44,7 +53,7 @@ impl Log for RemoteLog {
     }
 
     async fn scan(&self, after: Option<CommitKey>, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError> {
-        scan(&self.client, after, limit).await
+        read_all(scan(&self.client, after, limit).await?)
     }
 
     async fn read(&self, order: OrderId, from: Version, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError> {
@@ -59,7 +68,7 @@ impl History for RemoteHistory {
     }
 
     async fn scan(&self, after: Option<CommitKey>, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError> {
-        scan(&self.client, after, limit).await
+        read_all(scan(&self.client, after, limit).await?)
     }
 
     async fn follow(&self, from: From) -> Result<Box<dyn FollowHeads>, LogError> {
@@ -67,14 +76,14 @@ impl History for RemoteHistory {
     }
 }
 
-async fn scan(client: &Client, after: Option<CommitKey>, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError> {
+async fn scan(client: &Client, after: Option<CommitKey>, limit: usize) -> Result<Vec<Box<RawValue>>, StoreError> {
     let after = after.map(|key| key.to_string());
     commits(client, "history/commits", after.as_deref().map(|key| ("after", key)), limit).await
 }
 
 async fn read(client: &Client, order: OrderId, from: Version, limit: usize) -> Result<Vec<Arc<Commit>>, StoreError> {
     let path = format!("history/orders/{order}");
-    commits(client, &path, Some(("from", &from.to_string())), limit).await
+    read_all(commits(client, &path, Some(("from", &from.to_string())), limit).await?)
 }
 
 async fn commits(
@@ -82,7 +91,7 @@ async fn commits(
     path: &str,
     from: Option<(&str, &str)>,
     limit: usize,
-) -> Result<Vec<Arc<Commit>>, StoreError> {
+) -> Result<Vec<Box<RawValue>>, StoreError> {
     if limit == 0 {
         return Ok(Vec::new());
     }
@@ -91,6 +100,11 @@ async fn commits(
     let body = client.page(client.get(path, &query)).await?;
     let unreadable = |_| client.away("it sent a page that cannot be read");
     let page: Page<'_> = serde_json::from_slice(&body).map_err(unreadable)?;
-    let commit = |raw| wire::commit(raw).map(Arc::new).map_err(|error| StoreError::Damaged(error.to_string()));
-    page.commits.into_iter().map(commit).collect()
+    Ok(page.commits.into_iter().map(RawValue::to_owned).collect())
+}
+
+fn read_all(commits: Vec<Box<RawValue>>) -> Result<Vec<Arc<Commit>>, StoreError> {
+    let commit =
+        |raw: Box<RawValue>| wire::commit(&raw).map(Arc::new).map_err(|error| StoreError::Damaged(error.to_string()));
+    commits.into_iter().map(commit).collect()
 }

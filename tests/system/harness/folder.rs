@@ -261,6 +261,17 @@ impl Folder {
         self.stored.restore(backup).await;
     }
 
+    /// Stores a commit as another build would, past every docket. On SQLite none may run on it.
+    pub(crate) async fn append(&self, commit: &Commit) {
+        self.stored.append(commit).await;
+    }
+
+    /// Replaces a text that a commit holds once, while no docket runs on it.
+    pub(crate) async fn rewrite(&self, commit: &Commit, from: &str, to: &str) {
+        assert_eq!(commit.encoded().matches(from).count(), 1, "{from} in {}", commit.encoded());
+        self.stored.rewrite(&commit.key().to_string(), from, to).await;
+    }
+
     /// Damages the data of an order's first event in the store, as a failing disk or a careless hand would.
     pub(crate) async fn damage(&self, order: &str) {
         self.stored.damage(order).await;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::commit::Commit;
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{Binary, Bson, Document, doc};
 use mongodb::{Client, Cursor, Database, bson};
 use rusqlite::Connection;
 use serde_json::Value;
@@ -270,18 +271,37 @@ impl Stored {
         }
     }
 
+    /// Stores a commit as another build would.
+    pub(super) async fn append(&self, commit: &Commit) {
+        let (key, id, body) = (commit.key().to_string(), commit.id().0, commit.encoded());
+        match self {
+            Self::Files(data) => {
+                let insert = "INSERT INTO commits (key, id, body) VALUES (?1, ?2, ?3)";
+                open(data, "orders.db").execute(insert, (key, id.as_bytes(), body)).expect("an insert");
+            }
+            Self::Database { uri, name, .. } => {
+                let id = Binary { subtype: BinarySubtype::Uuid, bytes: id.as_bytes().to_vec() };
+                let commits = database(uri, name).await.collection::<Document>("commits");
+                commits.insert_one(doc! { "_id": key, "id": id, "body": body }).await.expect("an insert");
+            }
+        }
+    }
+
     /// Damages the data of an order's first event, as a failing disk or a careless hand would.
     pub(super) async fn damage(&self, order: &str) {
-        let key = format!("{order}:0000000001");
+        self.rewrite(&format!("{order}:0000000001"), "\"customer_id\"", "\"customer\"").await;
+    }
+
+    /// Replaces a text in a commit.
+    pub(super) async fn rewrite(&self, key: &str, from: &str, to: &str) {
         let changed = match self {
             Self::Files(data) => {
-                let damage =
-                    "UPDATE commits SET body = replace(body, '\"customer_id\"', '\"customer\"') WHERE key = ?1";
-                open(data, "orders.db").execute(damage, [key]).expect("an update") as u64
+                let rewrite = "UPDATE commits SET body = replace(body, ?2, ?3) WHERE key = ?1";
+                open(data, "orders.db").execute(rewrite, [key, from, to]).expect("an update") as u64
             }
             Self::Database { uri, name, .. } => {
                 let commits = database(uri, name).await.collection::<Document>("commits");
-                let replaced = doc! { "$replaceAll": { "input": "$body", "find": "\"customer_id\"", "replacement": "\"customer\"" } };
+                let replaced = doc! { "$replaceAll": { "input": "$body", "find": from, "replacement": to } };
                 let damage = vec![doc! { "$set": { "body": replaced } }];
                 commits.update_one(doc! { "_id": key }, damage).await.expect("an update").modified_count
             }
