@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::command::{Output, ask};
+use crate::harness::command::{Output, ask, ask_and_type};
 use crate::harness::moody::{
-    Handled, MOODY, PARTS, assert_handled, dead, figures, handled, impatient, letters, moods, trade,
+    Handled, MOODY, PARTS, assert_handled, dead, figures, handled, impatient, letters, moods, receipts, trade,
 };
 use crate::harness::{Docket, Folder, Store, eventually, on_every_store};
 
@@ -164,6 +164,33 @@ async fn the_commands_list_show_retry_and_discard_and_say_by_their_code_whether_
     assert_eq!(dead_letters(&["list", "--json"]).ended(0).json()["count"], 0);
     let order = ask(&folder, &docket, &["order", &ids[1]]).ended(0);
     assert!(order.out.contains("it was a test") && !order.out.contains("once more"), "{}", order.out);
+}
+
+#[tokio::test]
+async fn many_are_retried_by_whoever_types_their_number_and_effects_are_found_by_type_and_let_go() {
+    let folder = impatient(Folder::new(Store::Sqlite));
+    moods(&folder, &["mail performing permanent"]);
+    let docket = start(&folder).await;
+    let ids = trade(&docket, (0..3).map(|n| (format!("mail-{n}"), 4))).await;
+    eventually("they are dead letters", async || dead(&docket).await == 3).await;
+    let dead_letters = |words: &[&str]| ask(&folder, &docket, &[&["dead-letters"], words].concat());
+    let of_type = |name: &str| dead_letters(&["list", "--type", name, "--json"]).ended(0).json()["count"].clone();
+    assert_eq!((of_type("order.paid"), of_type("order.shipped")), (json!(3), json!(0)));
+    let listed = dead_letters(&["list"]).ended(0);
+    assert!(listed.out.contains("order.paid"), "{}", listed.out);
+
+    let retry = ["dead-letters", "retry", "--type", "order.paid"];
+    let said = ask_and_type(&folder, &docket, &retry, "2\n").ended(1);
+    assert!(said.out.contains("Type 3") && said.out.contains("not confirmed"), "{}", said.out);
+    assert_eq!(dead(&docket).await, 3, "nothing was retried");
+    let letter = format!("{}.2.0", ids[0]);
+    let said = dead_letters(&["discard", MOODY, &letter, "--reason", "sent by hand"]).ended(0);
+    assert!(said.out.contains(&format!("Discarded effect 0 of event 2 of order {}", ids[0])), "{}", said.out);
+    moods(&folder, &[]);
+    let said = ask_and_type(&folder, &docket, &retry, "2\n").ended(0);
+    assert!(said.out.contains("2 are tried again"), "{}", said.out);
+    eventually("they are performed", async || dead(&docket).await == 0 && receipts(&folder).len() == 2).await;
+    assert!(!receipts(&folder).contains_key(&ids[0]), "what was let go is not performed");
 }
 
 /// Everything that somebody needs who is to decide.
