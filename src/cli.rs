@@ -17,6 +17,7 @@ mod order;
 mod restarts;
 mod subscribers;
 mod tree;
+mod trial;
 mod verify;
 
 use std::fmt;
@@ -91,6 +92,10 @@ enum Command {
     /// Before an upgrade, run the new program's verify against the docket that runs: --url says where. It changes nothing
     /// there.
     Verify(verify::Args),
+    /// Let a subscriber's handler run for an event of an order, and say what it would do; nothing is written.
+    ///
+    /// For example: docket try notification --order 0199f3a0-7c1e-7000-8000-000000000000
+    Try(trial::Args),
     /// Take over orders of the older shape, one JSON object a line.
     ///
     /// What is there already is recognised: an import that was cut off is simply run again.
@@ -122,6 +127,7 @@ pub fn run(serve: impl FnOnce(Config, Only) -> ExitCode) -> ExitCode {
         Some(Command::DeadLetters(command)) => dead_letters::run(command),
         Some(Command::Events(args)) => events::run(&args),
         Some(Command::Verify(args)) => verify::run(&args),
+        Some(Command::Try(args)) => trial::run(&args),
         Some(Command::Import(args)) => import::run(args),
         Some(Command::Copy(args)) => copy::run(args),
         Some(Command::Key(key)) => key::run(key),

@@ -13,6 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
+pub(super) use retry::would;
+
 use super::client::{Server, block_on};
 use super::{CommandError, Done, NOT_DONE, Printable, print, print_json, table, text};
 

@@ -20,7 +20,7 @@ use actors::order::{OrderId, Version};
 use tokio::time::sleep;
 
 use super::client::{Server, block_on, no_log, patiently};
-use super::{CommandError, Done};
+use super::{CommandError, Done, Printable};
 use crate::history::RemoteLog;
 use crate::history::wire;
 use customers::Customers;
@@ -155,7 +155,7 @@ impl Printer {
                     }
                 }
                 Err(LogError::Store(StoreError::Away(why))) => {
-                    eprintln!("waiting: {why}");
+                    waiting(&why);
                     feed = self.opened_again(feed.position()).await?;
                     eprintln!("going on");
                 }
@@ -240,7 +240,7 @@ impl Printer {
 }
 
 fn waiting(why: &str) {
-    eprintln!("waiting: {why}");
+    eprintln!("waiting: {}", Printable(why));
 }
 
 fn not_followed(error: LogError) -> CommandError {

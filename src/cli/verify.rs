@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::client::{Server, block_on, patiently};
-use super::{CommandError, Done, NOT_DONE, print, print_json, table, text};
+use super::{CommandError, Done, NOT_DONE, Printable, print, print_json, table, text};
 use crate::history::RemoteLog;
 use crate::history::wire::{self, PAGE_COMMITS_MAX};
 use findings::{Findings, reading};
@@ -100,7 +100,7 @@ struct Place {
 impl Reader {
     async fn read(&mut self, log: &RemoteLog, bar: &ProgressBar) -> Result<(), CommandError> {
         loop {
-            let (after, waiting) = (self.after, |why: &str| bar.suspend(|| eprintln!("waiting: {why}")));
+            let (after, waiting) = (self.after, |why: &str| bar.suspend(|| eprintln!("waiting: {}", Printable(why))));
             let page = patiently(async || log.scan_raw(after, PAGE_COMMITS_MAX).await, waiting).await?;
             if page.is_empty() {
                 return Ok(());

@@ -12,6 +12,7 @@ use std::time::Duration;
 use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use actors::order::error::FieldError;
+use actors::order::{OrderId, Version};
 use actors::subscriber::letters::{
     Decision, LetterError, LetterId, Letters, PER_SECOND_MAX, REASON_CHARS_MAX, RetryAll, SetAside, Unreadable,
 };
@@ -23,7 +24,7 @@ use super::problem::{self, Problem};
 use super::{Service, body, error, guard, headers, subscribers};
 use crate::auth::Scope;
 use query::{Asked, Wanted};
-use view::{DiscardView, DryRunView, LetterView, ListedView, RetriedView, ShownView, TriedView};
+use view::{DiscardView, DryRunView, LetterView, ListedView, RetriedView, ShownView, TrialView, TriedView};
 
 /// How long a request for many letters goes on before it says how far it came.
 const MANY_WITHIN: Duration = Duration::from_secs(60);
@@ -35,6 +36,14 @@ const PER_SECOND: u32 = 100;
 struct Retry {
     #[serde(default)]
     dry_run: bool,
+}
+
+/// Which event is tried.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+struct Try {
+    /// The next one without it.
+    version: Option<u32>,
 }
 
 /// Which letters are retried, and how.
@@ -114,6 +123,27 @@ pub(super) async fn retry(
     }
     let letter = to_its_end(&service, letters.subscriber(), letters.retry(id)).await?;
     Ok(HttpResponse::Ok().json(LetterView::held(&letter)))
+}
+
+/// Says what an event would come to, held or not.
+pub(super) async fn trial(
+    service: Data<Service>,
+    request: HttpRequest,
+    payload: Payload,
+    path: Path<(String, String)>,
+) -> Result<HttpResponse, Problem> {
+    nothing_asked(&request)?;
+    let (name, order) = path.into_inner();
+    let letters = of_subscriber(&service, &name)?;
+    let order: OrderId = order.parse().map_err(|_| error::no_such_order())?;
+    let Try { version } = body::json_or_nothing(&request, payload, service.limits.body_timeout).await?;
+    if version == Some(0) {
+        let reason = "must be a whole number from 1".to_owned();
+        return Err(error::invalid(vec![FieldError { field: "version".to_owned(), reason }]));
+    }
+    let trial = letters.trial(order, version.map(Version)).await;
+    let trial = trial.map_err(|error| failed(letters.subscriber(), error))?;
+    Ok(HttpResponse::Ok().json(TrialView::of(order, trial)))
 }
 
 /// Lets many of them be tried again, or says what that would come to.

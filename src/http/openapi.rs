@@ -233,7 +233,7 @@ fn request_headers(path: &str, changes: bool) -> Vec<Parameter> {
         ));
     } else if path.ends_with("/events") {
         headers.push(header(
-            orders::LAST_EVENT_ID.as_str(),
+            "Last-Event-ID",
             "The version that the reader of a stream had last: it goes on behind it, whatever `after` says.",
             ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9]{1,9}$")),
         ));

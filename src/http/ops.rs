@@ -31,6 +31,8 @@ pub(super) async fn index() -> HttpResponse {
          <li><code>POST /api/subscribers/{name}/pause</code> and <code>…/resume</code>: let one rest and go on \
          (<code>docket subscribers pause NAME</code>)</li>\
          <li><code>/api/subscribers/{name}/effects/{order}</code>: what became of an order's mails</li>\
+         <li><code>POST /api/subscribers/{name}/try/{order}</code>: what its handler would make of an event \
+         (<code>docket try NAME --order ID</code>)</li>\
          <li><code>/api/orders/{id}</code>: an order, now or earlier (<code>docket order ID</code>)</li>\
          <li><code>/api/orders/{id}/subscribers</code>: how far each subscriber is with it</li>\
          <li><a href=\"/api/dead-letters\">/api/dead-letters</a>: what subscribers cannot handle \

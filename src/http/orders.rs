@@ -21,7 +21,6 @@ use serde::Serialize;
 pub(super) use arrivals::Arrivals;
 pub(crate) use query::{TrailQuery, VersionQuery};
 pub(crate) use request::{Cancel, Deliver, NewItem, NewOrder, Pay, Refund, Ship};
-pub(crate) use stream::LAST_EVENT_ID;
 pub(crate) use view::{OrderView, TrailView};
 
 use super::edge::About;

@@ -99,6 +99,8 @@ pub(super) fn operators() -> Vec<Place> {
         at("/api/subscribers").read(OPS_READ, subscribers::all),
         at("/api/subscribers/{name}/pause").post(OPS_WRITE, subscribers::pause),
         at("/api/subscribers/{name}/resume").post(OPS_WRITE, subscribers::resume),
+        // It only looks.
+        at("/api/subscribers/{name}/try/{order}").post(OPS_READ, dead_letters::trial),
         at("/api/subscribers/{name}/effects/{order}").read(OPS_READ, subscribers::effects),
         at("/api/dead-letters").read(OPS_READ, dead_letters::list),
         // A dry run only looks; for anything else both ask for ops:write once they have read what is asked for.

@@ -127,7 +127,9 @@ async fn what_is_open_is_what_must_be() {
             (_, "/api/import") => Scope::OrdersWrite,
             // Whoever reads the history says there that it is there. Nothing rests on it.
             (_, "/history/nodes") => Scope::OpsRead,
-            // A dry run looks; what is more than that is refused by the handler.
+            // A trial looks.
+            (_, "/api/subscribers/{name}/try/{order}") => Scope::OpsRead,
+            // So does a dry run; what is more than that is refused by the handler.
             (_, "/api/dead-letters/retry" | "/api/dead-letters/{subscriber}/{id}/retry") => Scope::OpsRead,
             (Address::Callers, _) if reads => Scope::OrdersRead,
             (Address::Callers, _) => Scope::OrdersWrite,

@@ -29,5 +29,6 @@ mod replicas;
 mod roles;
 mod shutdown;
 mod streams;
+mod trial;
 mod upgrade;
 mod verify;

@@ -7,6 +7,7 @@
 mod dry_run;
 mod retrying;
 mod survey;
+mod trial;
 mod unreadable;
 
 use std::fmt;
@@ -19,6 +20,7 @@ pub use dry_run::{Change, DryRun, WouldApply};
 pub use retrying::{PER_SECOND_MAX, RETRIES_MAX, Retried, RetryAll, SPREAD_MAX, Tried};
 use sha2::{Digest, Sha256};
 pub use survey::{Entry, Filter, GroupCount, Listed, Place, State};
+pub use trial::Trial;
 pub use unreadable::{SetAside, Unreadable};
 
 use super::actor::present::Changed;

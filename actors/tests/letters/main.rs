@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod looking;
+mod trial;
 mod unclear;
 
 use std::collections::HashSet;

@@ -79,12 +79,7 @@ fn one(args: &Retry, subscriber: &str, id: &str) -> Done {
         print_json(&answer)?;
     }
     if args.dry_run {
-        let run: DryRun = read(&answer)?;
-        if !args.server.json {
-            say(&run)?;
-        }
-        let succeeds = matches!(run.outcome.as_str(), "would_apply" | "would_perform");
-        return Ok(if succeeds { ExitCode::SUCCESS } else { not_all_done() });
+        return would(&answer, args.server.json);
     }
     if !args.server.json {
         let Again { subscriber, waiting_behind } = read(&answer)?;
@@ -96,6 +91,16 @@ fn one(args: &Retry, subscriber: &str, id: &str) -> Done {
         print(format_args!("{subscriber} tries {id} again.{behind}"))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what a dry run came to, unless it was printed as JSON already.
+pub(in crate::cli) fn would(answer: &Value, printed: bool) -> Done {
+    let run: DryRun = read(answer)?;
+    if !printed {
+        say(&run)?;
+    }
+    let succeeds = matches!(run.outcome.as_str(), "would_apply" | "would_perform");
+    Ok(if succeeds { ExitCode::SUCCESS } else { not_all_done() })
 }
 
 fn say(run: &DryRun) -> Result<(), CommandError> {

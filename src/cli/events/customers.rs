@@ -10,6 +10,7 @@ use lru::LruCache;
 
 use super::super::CommandError;
 use super::super::client::patiently;
+use super::waiting;
 use crate::history::RemoteLog;
 
 /// Most orders of which it is kept.
@@ -41,7 +42,6 @@ impl Customers {
         if let Some(known) = self.of.get(&order) {
             return Ok(known.as_deref() == Some(customer));
         }
-        let waiting = |why: &str| eprintln!("waiting: {why}");
         let first = patiently(async || log.read(order, Version::FIRST, 1).await, waiting).await?;
         let known = first.first().and_then(|commit| commit.envelopes().next()).and_then(|event| named(&event));
         let has = known.as_deref() == Some(customer);

@@ -7,7 +7,7 @@ use std::io::{self, Write as _};
 use actors::event::Envelope;
 use serde::Serialize;
 
-use super::super::CommandError;
+use super::super::{CommandError, Printable};
 
 /// Most characters of an event's data in a column.
 const DATA_CHARS_MAX: usize = 160;
@@ -46,7 +46,7 @@ impl Lines {
             let line = serde_json::to_string(&Line { event, position });
             let line = line.map_err(|error| CommandError::not_done(format!("an event is no JSON: {error}")))?;
             // A line break between two tokens of what is stored is a blank as good as any; in a text it is written \n.
-            self.waiting += &line.replace('\n', " ");
+            self.waiting += &Printable(line.replace('\n', " ")).to_string();
             self.waiting.push('\n');
         } else {
             if !self.began {
@@ -83,12 +83,12 @@ fn columns(event: &Envelope) -> String {
     row(&time, &order, &version, &event.event_type, &event.origin.authid, &data)
 }
 
-/// What is stored can hold any character: those that would change the terminal are blanks.
 fn row(time: &str, order: &str, version: &str, event_type: &str, by: &str, data: &str) -> String {
     let mut line = String::new();
     // Writing to a string cannot fail.
     let _ = write!(line, "{time:<24}  {order:<36}  {version:>7}  {event_type:<18}  {by:<12}  {data}");
-    let mut line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    // A line break between two tokens of what is stored is a blank as good as any.
+    let mut line = Printable(line.replace('\n', " ")).to_string();
     line.truncate(line.trim_end().len());
     line.push('\n');
     line

@@ -7,8 +7,8 @@ use actors::event::{Envelope, EventId};
 use actors::inbox::{self, Attempt, Failure, FailureKind, HoldState};
 use actors::order::{OrderId, Version};
 use actors::subscriber::letters::{
-    Behind, Change, DryRun, Entry, Group, GroupCount, Letter, Letters, Listed, Retried, Shown, Tried, Unreadable,
-    WouldApply,
+    Behind, Change, DryRun, Entry, Group, GroupCount, Letter, Letters, Listed, Retried, Shown, Trial, Tried,
+    Unreadable, WouldApply,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -343,6 +343,24 @@ pub(super) struct DryRunView {
     effects: Option<Vec<Box<RawValue>>>,
 }
 
+/// What an event would come to, held or not.
+#[derive(Serialize)]
+pub(super) struct TrialView {
+    order: OrderId,
+    version: Version,
+    event_type: Option<String>,
+    /// The documents are those behind this event of the order.
+    applied: Version,
+    #[serde(flatten)]
+    run: DryRunView,
+}
+
+impl TrialView {
+    pub(super) fn of(order: OrderId, Trial { version, event_type, applied, run }: Trial) -> Self {
+        Self { order, version, event_type, applied, run: DryRunView::of(run) }
+    }
+}
+
 #[derive(Serialize)]
 struct FailureView {
     kind: &'static str,
@@ -380,7 +398,7 @@ impl DryRunView {
                 of("would_apply", "Nobody here knows its type: it would only count as handled.").with_nothing()
             }
             DryRun::Failed(failure) => {
-                Self { failure: Some(FailureView::of(&failure)), ..of("would_fail", "It would fail again.") }
+                Self { failure: Some(FailureView::of(&failure)), ..of("would_fail", "It would fail.") }
             }
             DryRun::Undecodable(failure) => Self {
                 failure: Some(FailureView::of(&failure)),

@@ -7,6 +7,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::Method;
@@ -14,6 +15,7 @@ use actix_web::http::header::{self, Accept, Header, HeaderName, HeaderValue};
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use actors::event::Envelope;
+use actors::log::Log;
 use actors::order::directory::Trail;
 use actors::order::{OrderId, Version};
 use futures_util::stream;
@@ -29,7 +31,7 @@ use super::{Problem, Service, in_time};
 /// What a stream of events is called.
 const MEDIA_TYPE: &str = "text/event-stream";
 /// What a reader that comes again has had.
-pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Events of a piece.
 const PAGE: usize = 100;
@@ -75,7 +77,7 @@ pub(super) async fn open(
     };
     // A browser that comes again asks as it did the first time, and says beside it what it has had since.
     let after = last_event(request)?.unwrap_or(after);
-    service.history()?;
+    let log = Arc::clone(&service.history()?.log);
     let place = streams.place()?;
     let waiting = arrivals.of(order);
     let first = page(&service, order, after).await?;
@@ -89,8 +91,17 @@ pub(super) async fn open(
     if request.method() == Method::HEAD {
         return Ok(response.finish());
     }
-    let mut events =
-        Events { service, order, after, waiting, closing: streams.closing(), due: None, begun: None, _place: place };
+    let mut events = Events {
+        service,
+        log,
+        order,
+        after,
+        waiting,
+        closing: streams.closing(),
+        due: None,
+        begun: None,
+        _place: place,
+    };
     events.begun = Some(format!("{BEGINNING}{}", events.told(&first)).into());
     let pieces = stream::unfold(events, |mut events| async move {
         let piece = events.next().await?;
@@ -106,6 +117,7 @@ async fn page(service: &Service, order: OrderId, after: Version) -> Result<Trail
 /// What is sent, piece by piece.
 struct Events {
     service: Data<Service>,
+    log: Arc<dyn Log>,
     order: OrderId,
     /// The version of the last event that was sent.
     after: Version,
@@ -136,14 +148,10 @@ impl Events {
         let alive_at = Instant::now() + ALIVE_EVERY;
         loop {
             let look_at = self.due.unwrap_or(alive_at);
-            let arrived = match &self.service.history {
-                Some(history) => tokio::select! {
-                    biased;
-                    () = self.waiting.next(&*history.log) => true,
-                    () = sleep_until(look_at.min(alive_at)) => false,
-                },
-                // It was there when the stream was opened, and processes keep what they have.
-                None => false,
+            let arrived = tokio::select! {
+                biased;
+                () = self.waiting.next(&*self.log) => true,
+                () = sleep_until(look_at.min(alive_at)) => false,
             };
             let is_due = arrived || self.due.is_some_and(|due| due <= Instant::now());
             if !is_due {

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use super::{Letter, LetterError, LetterId, Letters, Refused};
-use crate::inbox::{Body, DocumentWrite, Failure, HoldState, InboxError, Work};
+use crate::event::Envelope;
+use crate::inbox::{Body, DocumentWrite, Failure, HoldState, InboxError, Present, Work};
 use crate::subscriber::engine::{EventResult, HandledAside};
 
 /// What a letter would come to.
@@ -74,15 +75,20 @@ impl Letters {
         let Some(event) = events.into_iter().find(|event| event.version == id.version) else {
             return Ok(DryRun::NotInLog);
         };
+        self.handled(&found.present, event).await
+    }
+
+    /// What the handler makes of that event, on what is stored now.
+    pub(super) async fn handled(&self, present: &Present, event: Arc<Envelope>) -> Result<DryRun, LetterError> {
         let mut handling = self.handling.clone();
-        handling.generation = found.present.generation;
+        handling.generation = present.generation;
         let HandledAside { result, documents, .. } = match handling.handle_aside(event).await {
             Ok(handled) => handled,
             Err(failure) => return Ok(DryRun::Failed(failure)),
         };
         Ok(match result {
             EventResult::Applied { effects } => {
-                DryRun::Applied(WouldApply { documents: self.changes(&found.present, documents).await?, effects })
+                DryRun::Applied(WouldApply { documents: self.changes(present, documents).await?, effects })
             }
             // By itself nothing is slow: it has failed when its time is over.
             EventResult::Passed | EventResult::Slow => DryRun::Passed,
@@ -91,11 +97,7 @@ impl Letters {
         })
     }
 
-    async fn changes(
-        &self,
-        present: &crate::inbox::Present,
-        writes: Vec<DocumentWrite>,
-    ) -> Result<Vec<Change>, InboxError> {
+    async fn changes(&self, present: &Present, writes: Vec<DocumentWrite>) -> Result<Vec<Change>, InboxError> {
         let keys = writes.iter().map(|write| write.key.clone()).collect();
         let before = self.inbox.documents(present.generation, keys).await?;
         let changes = writes.into_iter().zip(before).map(|(write, before)| Change {
@@ -108,6 +110,6 @@ impl Letters {
     }
 }
 
-fn contradicts(letter: &Letter) -> bool {
+pub(super) fn contradicts(letter: &Letter) -> bool {
     letter.id.work() == Work::Applying && letter.hold.state == HoldState::Conflicting
 }
