@@ -64,10 +64,14 @@ fn which(events: &[Value]) -> Vec<String> {
 }
 
 /// An address that stays when a docket is started again: below the ports from which connections are made, so that whoever
-/// asks while nobody is there cannot come to ask itself.
-fn address() -> String {
-    let first = 27_000 + u16::try_from(std::process::id() % 5_000).expect("a port");
-    let free = (first..32_700).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+/// asks while nobody is there cannot come to ask itself. No two tests of a process look at the same ones.
+fn address(store: Store) -> String {
+    let own = match store {
+        Store::Sqlite => 0,
+        Store::Mongodb => 1,
+    };
+    let first = 27_000 + 2 * u16::try_from(std::process::id() % 2_500).expect("a port") + own;
+    let free = (first..32_700).step_by(2).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
     format!("127.0.0.1:{}", free.expect("a free port"))
 }
 
@@ -83,7 +87,7 @@ async fn trade(docket: &Docket, name: &str) -> Vec<String> {
 }
 
 async fn what_happens_is_printed_once_also_over_a_crash_and_from_where_it_was_left(store: Store) {
-    let ops = address();
+    let ops = address(store);
     let url = format!("http://{ops}");
     let folder = Folder::new(store).set("DOCKET__OPS__BIND", &ops);
     let docket = folder.start().await;
