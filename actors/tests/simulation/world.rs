@@ -173,10 +173,11 @@ impl World {
         self.broker.set(broker::Faults::default());
         self.broker.set_away(false);
         self.stage.heal();
-        self.inbox.set_paused(false).await.expect("it is in memory");
         self.places.borrow().iter().flatten().for_each(|process| process.line.heal());
         // What is on its way lands, and journals settle what they left open.
         sleep(self.plan.faults.late_max + Duration::from_secs(1)).await;
+        // Also what an operator said and nobody answered.
+        self.inbox.set_paused(false).await.expect("it is in memory");
         let since = Instant::now();
         while let Some(missing) = self.missing() {
             if self.book.first_wrong().is_some() {
