@@ -22,6 +22,9 @@ pub(crate) use store::{Recorded, Setting, Store, in_every_setting, on_every_stor
 /// Longest wait for anything that must come by itself.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(180);
 
+/// How long an idle connection to a docket is kept.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+
 /// How often to repeat what depends on chance: `few` times for a commit, `many` for a night (`cargo xtask test --long`).
 pub(crate) fn rounds(few: usize, many: usize) -> usize {
     if std::env::var_os("DOCKET_TEST_LONG").is_some() { many } else { few }
@@ -53,7 +56,9 @@ pub(crate) struct Docket {
 
 impl Docket {
     fn new(process: Process, (http, ops): (String, String), log: NamedTempFile, kept: folder::Kept) -> Self {
-        Self { process, http, ops, client: Client::new(), log, _kept: kept }
+        // A connection is not used again when docket is about to close it (`http.keep_alive_ms`).
+        let client = Client::builder().pool_idle_timeout(IDLE_MAX).build().expect("a client");
+        Self { process, http, ops, client, log, _kept: kept }
     }
 
     /// `kill -9`, and waits until it is gone.

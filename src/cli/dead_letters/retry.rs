@@ -182,10 +182,14 @@ fn counted(args: &Retry, docket: &Docket) -> Result<u64, CommandError> {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(CommandError::wrong(format!("there are {count}: say --count {count} to retry all of them")));
     }
-    eprint!("There are {count}. Type {count} to retry all of them: ");
+    confirmed(count, &mut io::stderr(), &mut io::stdin().lock())
+}
+
+/// That number, once it was typed.
+fn confirmed(count: u64, says: &mut dyn Write, types: &mut dyn BufRead) -> Result<u64, CommandError> {
     let mut typed = String::new();
-    let asked = io::stderr().flush().and_then(|()| io::stdin().lock().read_line(&mut typed));
-    match asked {
+    let asked = write!(says, "There are {count}. Type {count} to retry all of them: ").and_then(|()| says.flush());
+    match asked.and_then(|()| types.read_line(&mut typed)) {
         Ok(_) if typed.trim() == count.to_string() => Ok(count),
         Ok(_) => Err(CommandError::not_done("not confirmed: nothing was retried")),
         Err(error) => Err(CommandError::not_done(format!("cannot read what was typed: {error}"))),
@@ -226,4 +230,25 @@ fn tried(args: &Retry, answer: &Value) -> Done {
         }
     }
     Ok(if would_fail == 0 && left == 0 { ExitCode::SUCCESS } else { not_all_done() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_are_retried_only_by_whoever_types_their_number() {
+        let answer = |typed: &str| {
+            let mut said = Vec::new();
+            let confirmed = confirmed(3, &mut said, &mut typed.as_bytes());
+            assert_eq!(String::from_utf8_lossy(&said), "There are 3. Type 3 to retry all of them: ");
+            confirmed.map_err(|error| error.to_string())
+        };
+        for right in ["3\n", " 3 \n", "3"] {
+            assert_eq!(answer(right), Ok(3), "{right:?}");
+        }
+        for wrong in ["2\n", "y\n", "\n", "", "33\n", "\n3\n"] {
+            assert_eq!(answer(wrong), Err("not confirmed: nothing was retried".to_owned()), "{wrong:?}");
+        }
+    }
 }

@@ -169,7 +169,7 @@ impl MongoServer {
 
     /// Its process stands still (SIGSTOP): connections stay and new ones are made, answers do not come.
     pub fn freeze(&self) {
-        self.process.signal("STOP");
+        self.process.freeze();
     }
 
     /// Its process goes on (SIGCONT). Some servers then close the connections on which they had waited.

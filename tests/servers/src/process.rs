@@ -1,6 +1,6 @@
 //! A process that does not outlive its owner.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,6 +9,9 @@ use tempfile::TempDir;
 
 /// Longest wait for a server to serve.
 const START_MAX: Duration = Duration::from_secs(120);
+
+/// Longest wait for a process to stand still.
+const STANDS_STILL_WITHIN: Duration = Duration::from_secs(10);
 
 /// A server's process.
 pub(crate) struct Process(Child);
@@ -50,6 +53,25 @@ impl Process {
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.0.id())]).status();
         assert!(sent.is_ok_and(|status| status.success()), "cannot send SIG{name}");
+    }
+
+    /// It stands still (SIGSTOP), each of its threads: on a busy machine that is not so at once.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+        let until = Instant::now() + STANDS_STILL_WITHIN;
+        while !self.stands_still() {
+            assert!(Instant::now() < until, "it does not stand still");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn stands_still(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.0.id())).expect("its threads");
+        threads.flatten().all(|thread| {
+            // The state follows the name, in which anything may be. A thread that is gone is still.
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with(['T', 'Z', 'X']))
+        })
     }
 }
 

@@ -291,7 +291,7 @@ impl RabbitServer {
 
     /// Its process stands still (SIGSTOP): connections stay and new ones are made, answers do not come.
     pub fn freeze(&self) {
-        self.node.signal("STOP");
+        self.node.freeze();
     }
 
     /// Its process goes on (SIGCONT).

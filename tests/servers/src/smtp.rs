@@ -208,7 +208,7 @@ impl SmtpServer {
 
     /// Its process stands still (SIGSTOP): connections are made, answers do not come.
     pub fn freeze(&self) {
-        self.process.signal("STOP");
+        self.process.freeze();
     }
 
     /// Its process goes on (SIGCONT).

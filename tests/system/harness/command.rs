@@ -1,6 +1,5 @@
 //! A command as an operator types it, and what it says.
 
-use std::io::{Seek, Write};
 use std::process::Command;
 
 use serde_json::Value;
@@ -34,20 +33,6 @@ impl Output {
         assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
         self
     }
-}
-
-/// The same on a terminal, at which somebody types those lines. What it says is all in `out`.
-pub(crate) fn ask_and_type(folder: &Folder, docket: &Docket, arguments: &[&str], lines: &str) -> Output {
-    let asked = folder.command(arguments);
-    let words = [asked.get_program()].into_iter().chain(asked.get_args()).map(|word| word.to_str().expect("UTF-8"));
-    let words = [words.collect::<Vec<_>>(), vec!["--url", &docket.ops]].concat().join(" ");
-    let mut terminal = Command::new("script");
-    terminal.args(["--quiet", "--return", "--command", &words, "/dev/null"]);
-    terminal.envs(asked.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    terminal.current_dir(asked.get_current_dir().expect("a folder"));
-    let mut typed = tempfile::tempfile().expect("a file");
-    typed.write_all(lines.as_bytes()).and_then(|()| typed.rewind()).expect("written");
-    Output::of(terminal.stdin(typed))
 }
 
 /// `docket ARGUMENTS --url` that docket.
